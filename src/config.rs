@@ -1,0 +1,243 @@
+//! The configuration as the rest of the program sees it: a tree that cannot be wrong.
+//!
+//! `raw` mirrors the TOML; this module turns it into the tree and tells all problems at once, each with its TOML
+//! path and a remedy. Secrets never leave [`secret::Secret`] except to be compared or hashed.
+
+pub mod secret;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::{AccountName, Currency, SourceName};
+use crate::provider::browser::PageUrl;
+use crate::provider::rsa_recovery::PublicKey;
+pub use secret::Secret;
+
+/// Everything the daemon was told.
+#[derive(Debug)]
+pub struct Config {
+    /// The public listener.
+    pub listener: Listener,
+    /// The admin listener.
+    pub admin: Admin,
+    /// The journal and its index.
+    pub store: StoreSettings,
+    /// What is kept how long.
+    pub retention: Retention,
+    /// Refused notifications that may be genuine.
+    pub quarantine: Quarantine,
+    /// `policy.fulfil = "never"`: every `fulfil` becomes `compare`.
+    pub fulfil_never: bool,
+    /// The relay; `None`: the feed alone.
+    pub amqp: Option<Amqp>,
+    /// Names of feed consumers whose acknowledgement counts.
+    pub feed_consumers: Vec<String>,
+    /// The sources, in the file's order.
+    pub sources: Vec<Source>,
+}
+
+/// `[listener]`.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where to listen; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// How the world reaches it, without a trailing slash.
+    pub public_url: String,
+    /// Above: the connection is closed.
+    pub max_connections: usize,
+    /// Above: 413.
+    pub max_body_bytes: usize,
+    /// Above: 431 or 400, whatever HTTP says.
+    pub max_header_bytes: usize,
+    /// Time for a request's head.
+    pub header_timeout: Duration,
+    /// Time for a request's body.
+    pub body_timeout: Duration,
+    /// Time for a request in all.
+    pub request_timeout: Duration,
+    /// Time between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Requests that may wait for the committer; above: 503.
+    pub max_in_flight: usize,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The bearer token; required on another address than loopback.
+    pub token: Option<Secret>,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The store's folder.
+    pub path: PathBuf,
+    /// Size at which a segment is sealed.
+    pub segment_bytes: u64,
+    /// Records the index may lag behind; above: 503.
+    pub index_lag: usize,
+}
+
+/// `[retention]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// How long requests and events are kept whole.
+    pub bodies: Duration,
+    /// How long keys are kept that no `fulfil` or `compare` hangs on.
+    pub keys: Duration,
+}
+
+/// `[quarantine]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Quarantine {
+    /// Per source.
+    pub max_bytes: u64,
+    /// Older ones go.
+    pub max_age: Duration,
+}
+
+/// `[relay.amqp]`.
+#[derive(Clone, Debug)]
+pub struct Amqp {
+    /// Broker URLs with credentials, tried in turn.
+    pub urls: Vec<Secret>,
+    /// Topic exchange.
+    pub exchange: String,
+    /// Queue bound with `#`.
+    pub queue: String,
+    /// Whether to declare them.
+    pub declare: bool,
+    /// Unconfirmed messages at most.
+    pub window: u16,
+    /// Refusals after which an event is a dead letter.
+    pub attempts: u32,
+    /// Where a sink begins that is new to a store with events.
+    pub start: Option<SinkStart>,
+}
+
+/// `relay.amqp.start`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkStart {
+    /// With what comes from now on.
+    Now,
+    /// With the oldest event kept.
+    Beginning,
+}
+
+/// One `[[source]]`.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name, for ever.
+    pub name: SourceName,
+    /// Its account; the name where left out.
+    pub account: AccountName,
+    /// Where it listens, `/clickpay`.
+    pub path: String,
+    /// What its provider needs.
+    pub provider: ProviderSettings,
+}
+
+/// Settings by provider.
+#[derive(Clone, Debug)]
+pub enum ProviderSettings {
+    /// `clickpay`
+    ClickPay(ClickPay),
+    /// `paygol`
+    Paygol(Paygol),
+    /// `paygol-legacy`
+    PaygolLegacy(PaygolLegacy),
+    /// `clickkw`
+    ClickKw(ClickKw),
+    /// `clickgem`
+    ClickGem(ClickGem),
+}
+
+/// `provider = "clickpay"`.
+#[derive(Clone, Debug)]
+pub struct ClickPay {
+    /// The notification carries none.
+    pub currency: Currency,
+    /// How this shop's order numbers look: a regular expression that must match the whole of one.
+    pub order_pattern: Option<String>,
+    /// How this platform writes amounts, likewise.
+    pub amount_pattern: Option<String>,
+    /// Fields that every pay-in carries.
+    pub fields: Vec<String>,
+    /// Fields that it may carry.
+    pub optional_fields: Vec<String>,
+    /// The platform's keys, 1024 to 4096 bits.
+    pub public_keys: Vec<PublicKey>,
+}
+
+/// Where Paygol's order id comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderIdFrom {
+    /// The merchant's own value.
+    Custom,
+    /// Paygol's number.
+    TransactionId,
+}
+
+/// `provider = "paygol"`.
+#[derive(Clone, Debug)]
+pub struct Paygol {
+    /// The service.
+    pub service_id: String,
+    /// Where the order id comes from.
+    pub order_id_from: OrderIdFrom,
+    /// Secrets, several while one rotates.
+    pub secrets: Vec<Secret>,
+    /// A legacy source has the same secret, and both said `shared_secret = true`: a signature is worth no more
+    /// than the key in a legacy URL.
+    pub bearer: bool,
+}
+
+/// `provider = "paygol-legacy"`.
+#[derive(Clone, Debug)]
+pub struct PaygolLegacy {
+    /// The service.
+    pub service_id: String,
+    /// Where the order id comes from.
+    pub order_id_from: OrderIdFrom,
+    /// Secrets, several while one rotates.
+    pub secrets: Vec<Secret>,
+}
+
+/// `provider = "clickkw"`.
+#[derive(Clone, Debug)]
+pub struct ClickKw {
+    /// The gateway's currency.
+    pub currency: Currency,
+    /// Signs return URLs.
+    pub return_secret: Secret,
+    /// Whether the right, unused indicator fulfils.
+    pub accept_indicator: bool,
+    /// Where the buyer goes.
+    pub pages: Pages,
+}
+
+/// `provider = "clickgem"`.
+#[derive(Clone, Debug)]
+pub struct ClickGem {
+    /// The static secret that comes along.
+    pub api_signature: Secret,
+    /// Signs return URLs.
+    pub return_secret: Secret,
+    /// Where the buyer goes.
+    pub pages: Pages,
+}
+
+/// Where a buyer's browser is sent.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// After a payment.
+    pub success: PageUrl,
+    /// After anything else.
+    pub failure: PageUrl,
+    /// After a payment that is held; `success` where left out.
+    pub pending: Option<PageUrl>,
+}
