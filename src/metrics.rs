@@ -1,1 +1,504 @@
-//! (to come)
+//! Every series the daemon shows, in one struct that is passed in; nothing registers itself anywhere.
+//!
+//! Names and labels are a promise (interface, section 6). Labels come from closed sets: a path, an id or a text from
+//! outside never becomes one. What a request touches is resolved once per source at the start ([`SourceMetrics`]), so
+//! that no label is hashed on the way to an answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::config::{ProviderSettings, Source};
+use crate::event::{SourceName, Verdict};
+use crate::store::{Alarm, Figures, Outcome};
+
+crate::event::status::words! {
+    /// The labels of `quittance_refusals_total`.
+    #[expect(missing_docs, reason = "each is its word")]
+    RefusalReason {
+        Malformed = "malformed", NoSignature = "no_signature", BadSignature = "bad_signature",
+        WrongService = "wrong_service", WrongTag = "wrong_tag", Method = "method", ContentType = "content_type",
+        TooLarge = "too_large", TooSlow = "too_slow", TooMany = "too_many", Address = "address",
+        Overloaded = "overloaded", Storage = "storage", Draining = "draining", NotReady = "not_ready",
+    }
+}
+
+crate::event::status::words! {
+    /// The labels of `quittance_relay_published_total`.
+    #[expect(missing_docs, reason = "each is its word")]
+    Published { Confirmed = "confirmed", Returned = "returned", Nacked = "nacked", Timeout = "timeout" }
+}
+
+/// All series. A cheap clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    sources: BTreeMap<SourceName, SourceMetrics>,
+    nowhere: SourceMetrics,
+    commit: CommitMetrics,
+    relay: RelayMetrics,
+    connections: IntGauge,
+    silence_seconds: IntGaugeVec,
+    quarantine_bytes: IntGaugeVec,
+    journal_bytes: IntGauge,
+    journal_damage: IntCounter,
+    index_lag: IntGauge,
+    rebuild_progress: prometheus::Gauge,
+    started: Timestamp,
+}
+
+/// What is counted at one source, every label resolved. A cheap clone.
+#[derive(Clone)]
+pub struct SourceMetrics(Arc<SourceInner>);
+
+struct SourceInner {
+    accepted: IntCounter,
+    duplicate: IntCounter,
+    conflict: IntCounter,
+    refused: IntCounter,
+    refusals: Vec<IntCounter>,
+    events: Vec<IntCounter>,
+    keys: Vec<IntCounter>,
+    alarms: Vec<IntCounter>,
+    ack_seconds: Histogram,
+    /// Milliseconds since 1970 of the newest authentic notification; `i64::MIN` before the first.
+    last_received: AtomicI64,
+}
+
+/// What the committer measures. A cheap clone; the default one is registered nowhere.
+#[derive(Clone)]
+pub struct CommitMetrics {
+    seconds: Histogram,
+    batch_size: Histogram,
+}
+
+/// What the relay measures; zero as long as none runs. A cheap clone.
+#[derive(Clone)]
+pub struct RelayMetrics {
+    published: Vec<IntCounter>,
+    connected: IntGauge,
+    blocked: IntGauge,
+    backlog: IntGauge,
+    oldest_seconds: prometheus::Gauge,
+    dead_letters: IntGauge,
+}
+
+const ALARMS: [Alarm; 5] = [Alarm::Conflict, Alarm::Restring, Alarm::CrossType, Alarm::WrongIndicator, Alarm::GetId];
+/// From a tenth of what one sync costs to the request timeout's order of magnitude.
+const LATENCY_BUCKETS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+const BATCH_BUCKETS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+impl Metrics {
+    /// All series for these sources, in a registry of their own. `now` is the start from which a source that never
+    /// received anything is counted as silent.
+    ///
+    /// # Errors
+    /// When two series collide: a mistake in this file.
+    pub fn new(sources: &[Source], now: Timestamp) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("quittance".to_owned()), None)?;
+        let families = Families::new(&registry)?;
+        let by_name = sources.iter().map(|source| {
+            (source.name.clone(), families.of_source(source.name.as_str(), number_of_keys(&source.provider)))
+        });
+        let sources: BTreeMap<_, _> = by_name.collect();
+        let silence_seconds = gauges(&registry, "source_silence_seconds", "Since the last authentic notification")?;
+        let quarantine_bytes = gauges(&registry, "quarantine_bytes", "Bytes of refused notifications that are kept")?;
+        for name in sources.keys() {
+            quarantine_bytes.with_label_values(&[name.as_str()]).set(0);
+        }
+        let build = IntGaugeVec::new(Opts::new("build_info", "The running version"), &["version"])?;
+        registry.register(Box::new(build.clone()))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self(Arc::new(Inner {
+            nowhere: families.of_source("none", 0),
+            sources,
+            commit: CommitMetrics::registered(&registry)?,
+            relay: RelayMetrics::registered(&registry)?,
+            connections: gauge(&registry, "connections", "Open connections of the public listener")?,
+            silence_seconds,
+            quarantine_bytes,
+            journal_bytes: gauge(&registry, "journal_bytes", "Bytes of the journal on disk")?,
+            journal_damage: counter(&registry, "journal_damage_total", "Places of the journal found damaged")?,
+            index_lag: gauge(&registry, "index_lag_records", "Records that the index does not hold yet")?,
+            rebuild_progress: float(&registry, "index_rebuild_progress_ratio", "Share of the index that is built")?,
+            started: now,
+            registry,
+        })))
+    }
+
+    /// The handles of a source; those of `none` where there is no such source.
+    pub fn source(&self, name: &SourceName) -> SourceMetrics {
+        self.0.sources.get(name).unwrap_or(&self.0.nowhere).clone()
+    }
+    /// The handles for what happened at no source: unknown paths, unreadable heads.
+    pub fn nowhere(&self) -> SourceMetrics {
+        self.0.nowhere.clone()
+    }
+    /// What the committer reports to.
+    pub fn commit(&self) -> CommitMetrics {
+        self.0.commit.clone()
+    }
+    /// What the relay reports to.
+    pub fn relay(&self) -> RelayMetrics {
+        self.0.relay.clone()
+    }
+    /// Open connections of the public listener.
+    pub fn connections(&self) -> &IntGauge {
+        &self.0.connections
+    }
+    /// Sets the bytes that a source's quarantine holds.
+    pub fn quarantine_bytes(&self, source: &SourceName, bytes: u64) {
+        if self.0.sources.contains_key(source) {
+            self.0.quarantine_bytes.with_label_values(&[source.as_str()]).set(as_i64(bytes));
+        }
+    }
+
+    /// Everything in Prometheus' text format. The store's figures are read for it, never pushed.
+    ///
+    /// # Errors
+    /// When a series cannot be written as text.
+    pub fn page(&self, figures: &Figures, now: Timestamp) -> Result<String, prometheus::Error> {
+        let inner = &*self.0;
+        inner.journal_bytes.set(as_i64(figures.journal_bytes));
+        inner.journal_damage.inc_by(figures.damage.saturating_sub(inner.journal_damage.get()));
+        inner.index_lag.set(as_i64(figures.index_lag));
+        inner.rebuild_progress.set(figures.rebuild_progress);
+        inner.relay.backlog.set(as_i64(figures.backlog));
+        inner.relay.oldest_seconds.set(figures.oldest.as_secs_f64());
+        inner.relay.dead_letters.set(as_i64(figures.dead_letters));
+        for (name, source) in &inner.sources {
+            let since = source.last_received().unwrap_or(inner.started);
+            let silent = now.duration_since(since).as_secs().max(0);
+            inner.silence_seconds.with_label_values(&[name.as_str()]).set(silent);
+        }
+        TextEncoder::new().encode_to_string(&inner.registry.gather())
+    }
+}
+
+impl SourceMetrics {
+    /// Counts a kept notification by what came of it.
+    pub fn kept(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::New => self.0.accepted.inc(),
+            Outcome::Duplicate => self.0.duplicate.inc(),
+            Outcome::Conflict => self.0.conflict.inc(),
+        }
+    }
+    /// Counts a refusal; `None` for a path that no source has.
+    pub fn refused(&self, reason: Option<RefusalReason>) {
+        self.0.refused.inc();
+        if let Some(counter) = reason.and_then(|reason| self.0.refusals.get(usize::from(reason.code()))) {
+            counter.inc();
+        }
+    }
+    /// Counts an event.
+    pub fn event(&self, verdict: Verdict) {
+        if let Some(counter) = self.0.events.get(usize::from(verdict.code())) {
+            counter.inc();
+        }
+    }
+    /// Counts which key held, by its position in the config from 1.
+    pub fn verified_with(&self, key: u16) {
+        if let Some(counter) = usize::from(key).checked_sub(1).and_then(|index| self.0.keys.get(index)) {
+            counter.inc();
+        }
+    }
+    /// Counts what looked like forgery.
+    pub fn alarm(&self, alarm: Alarm) {
+        if let Some(counter) = ALARMS.iter().position(|known| *known == alarm).and_then(|at| self.0.alarms.get(at)) {
+            counter.inc();
+        }
+    }
+    /// Measures from a request's first byte to its answer.
+    pub fn answered_after(&self, elapsed: Duration) {
+        self.0.ack_seconds.observe(elapsed.as_secs_f64());
+    }
+    /// Notes that an authentic notification arrived; also at the start, from what the store holds.
+    pub fn received_at(&self, at: Timestamp) {
+        self.0.last_received.fetch_max(at.as_millisecond(), Ordering::Relaxed);
+    }
+    /// When the newest authentic notification arrived.
+    pub fn last_received(&self) -> Option<Timestamp> {
+        let millis = self.0.last_received.load(Ordering::Relaxed);
+        (millis != i64::MIN).then(|| Timestamp::from_millisecond(millis).ok()).flatten()
+    }
+    /// Counts since the start: accepted, duplicate, conflict, refused.
+    pub fn outcomes(&self) -> [(&'static str, u64); 4] {
+        [
+            ("accepted", self.0.accepted.get()),
+            ("duplicate", self.0.duplicate.get()),
+            ("conflict", self.0.conflict.get()),
+            ("refused", self.0.refused.get()),
+        ]
+    }
+}
+
+impl CommitMetrics {
+    /// Measures one group, from the moment its first member was taken to the end of its sync.
+    pub fn observe_commit(&self, elapsed: Duration) {
+        self.seconds.observe(elapsed.as_secs_f64());
+    }
+    /// Measures how many records one group had.
+    pub fn observe_batch(&self, records: usize) {
+        self.batch_size.observe(records as f64);
+    }
+
+    fn new() -> Result<Self, prometheus::Error> {
+        let seconds = HistogramOpts::new("commit_seconds", "Appending and syncing one group");
+        let batch = HistogramOpts::new("commit_batch_size", "Records in one group");
+        Ok(Self {
+            seconds: Histogram::with_opts(seconds.buckets(LATENCY_BUCKETS.to_vec()))?,
+            batch_size: Histogram::with_opts(batch.buckets(BATCH_BUCKETS.to_vec()))?,
+        })
+    }
+    fn registered(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let this = Self::new()?;
+        registry.register(Box::new(this.seconds.clone()))?;
+        registry.register(Box::new(this.batch_size.clone()))?;
+        Ok(this)
+    }
+}
+
+impl Default for CommitMetrics {
+    #[expect(clippy::expect_used, reason = "the names above are constants, and a test makes one")]
+    fn default() -> Self {
+        Self::new().expect("constant names are valid")
+    }
+}
+
+impl RelayMetrics {
+    /// Counts what the broker said about one message.
+    pub fn published(&self, how: Published) {
+        if let Some(counter) = self.published.get(usize::from(how.code())) {
+            counter.inc();
+        }
+    }
+    /// Whether the sink is connected.
+    pub fn connected(&self, yes: bool) {
+        self.connected.set(i64::from(yes));
+    }
+    /// Whether nothing gets through although the sink is there.
+    pub fn blocked(&self, yes: bool) {
+        self.blocked.set(i64::from(yes));
+    }
+
+    fn registered(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new("relay_published_total", "What became of messages handed to the sink");
+        let published = IntCounterVec::new(opts, &["outcome"])?;
+        registry.register(Box::new(published.clone()))?;
+        Ok(Self {
+            published: Published::ALL.iter().map(|how| published.with_label_values(&[how.as_str()])).collect(),
+            connected: gauge(registry, "relay_connected", "1 while the sink is connected")?,
+            blocked: gauge(registry, "relay_blocked", "1 while the sink takes nothing")?,
+            backlog: gauge(registry, "relay_backlog_events", "Events that the sink has not settled")?,
+            oldest_seconds: float(registry, "relay_oldest_seconds", "Age of the oldest unsettled event")?,
+            dead_letters: gauge(registry, "dead_letters", "Events that the sink refused for good")?,
+        })
+    }
+}
+
+/// The families with a `source` label, from which the handles of each source are resolved.
+struct Families {
+    notifications: IntCounterVec,
+    refusals: IntCounterVec,
+    events: IntCounterVec,
+    keys: IntCounterVec,
+    alarms: IntCounterVec,
+    ack_seconds: HistogramVec,
+}
+
+impl Families {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let family = |name: &str, help: &str, label: &str| {
+            let family = IntCounterVec::new(Opts::new(name, help), &["source", label])?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let ack = HistogramOpts::new("ack_seconds", "From a notification's first byte to its answer");
+        let ack_seconds = HistogramVec::new(ack.buckets(LATENCY_BUCKETS.to_vec()), &["source"])?;
+        registry.register(Box::new(ack_seconds.clone()))?;
+        Ok(Self {
+            notifications: family("notifications_total", "Requests, by what came of them", "outcome")?,
+            refusals: family("refusals_total", "Refused requests, by reason", "reason")?,
+            events: family("events_total", "Events, by verdict", "verdict")?,
+            keys: family("verified_with_key_total", "Authentic notifications, by the key that held", "key")?,
+            alarms: family("forgery_alarms_total", "What looked like forgery", "kind")?,
+            ack_seconds,
+        })
+    }
+
+    fn of_source(&self, name: &str, keys: usize) -> SourceMetrics {
+        let resolve = |family: &IntCounterVec, labels: &[&str]| {
+            labels.iter().map(|label| family.with_label_values(&[name, label])).collect::<Vec<_>>()
+        };
+        let outcome = |label| self.notifications.with_label_values(&[name, label]);
+        let keys: Vec<String> = (1..=keys).map(|key| key.to_string()).collect();
+        SourceMetrics(Arc::new(SourceInner {
+            accepted: outcome("accepted"),
+            duplicate: outcome("duplicate"),
+            conflict: outcome("conflict"),
+            refused: outcome("refused"),
+            refusals: resolve(&self.refusals, &RefusalReason::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
+            events: resolve(&self.events, &Verdict::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>()),
+            keys: resolve(&self.keys, &keys.iter().map(String::as_str).collect::<Vec<_>>()),
+            alarms: resolve(&self.alarms, &ALARMS.map(Alarm::label)),
+            ack_seconds: self.ack_seconds.with_label_values(&[name]),
+            last_received: AtomicI64::new(i64::MIN),
+        }))
+    }
+}
+
+fn number_of_keys(provider: &ProviderSettings) -> usize {
+    match provider {
+        ProviderSettings::ClickPay(settings) => settings.public_keys.len(),
+        ProviderSettings::Paygol(settings) => settings.secrets.len(),
+        ProviderSettings::PaygolLegacy(settings) => settings.secrets.len(),
+        ProviderSettings::ClickKw(_) | ProviderSettings::ClickGem(_) => 1,
+    }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn float(registry: &Registry, name: &str, help: &str) -> Result<prometheus::Gauge, prometheus::Error> {
+    let gauge = prometheus::Gauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), &["source"])?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn as_i64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{OrderIdFrom, Paygol, Secret};
+    use crate::event::AccountName;
+
+    fn source() -> Source {
+        let secret = || Secret::new("0123456789abcdef".to_owned());
+        Source {
+            name: SourceName::new("shop").expect("a name"),
+            account: AccountName::new("shop").expect("a name"),
+            path: "/paygol".to_owned(),
+            provider: ProviderSettings::Paygol(Paygol {
+                service_id: "123".to_owned(),
+                order_id_from: OrderIdFrom::Custom,
+                secrets: vec![secret(), secret()],
+                bearer: false,
+            }),
+        }
+    }
+
+    #[test]
+    fn the_page_shows_every_promised_series_before_anything_happened() {
+        let metrics = Metrics::new(&[source()], Timestamp::UNIX_EPOCH).expect("no collision");
+        let page = metrics.page(&Figures::default(), Timestamp::UNIX_EPOCH).expect("text");
+        for series in [
+            "notifications_total{outcome=\"accepted\",source=\"shop\"} 0",
+            "notifications_total{outcome=\"refused\",source=\"none\"} 0",
+            "refusals_total{reason=\"not_ready\",source=\"shop\"} 0",
+            "events_total{source=\"shop\",verdict=\"hold\"} 0",
+            "ack_seconds_count{source=\"shop\"} 0",
+            "commit_seconds_count 0",
+            "commit_batch_size_count 0",
+            "verified_with_key_total{key=\"2\",source=\"shop\"} 0",
+            "forgery_alarms_total{kind=\"restring\",source=\"shop\"} 0",
+            "relay_published_total{outcome=\"returned\"} 0",
+            "relay_backlog_events 0",
+            "relay_oldest_seconds 0",
+            "relay_connected 0",
+            "relay_blocked 0",
+            "dead_letters 0",
+            "journal_bytes 0",
+            "journal_damage_total 0",
+            "index_lag_records 0",
+            "index_rebuild_progress_ratio 0",
+            "quarantine_bytes{source=\"shop\"} 0",
+            "connections 0",
+            "source_silence_seconds{source=\"shop\"} 0",
+            "build_info{version=",
+            "process_resident_memory_bytes",
+        ] {
+            assert!(page.lines().any(|line| line.starts_with(&format!("quittance_{series}"))), "{series}\n{page}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_shows_under_its_own_label_only() {
+        let metrics = Metrics::new(&[source()], Timestamp::UNIX_EPOCH).expect("no collision");
+        let shop = metrics.source(&SourceName::new("shop").expect("a name"));
+        shop.kept(Outcome::Duplicate);
+        shop.refused(Some(RefusalReason::TooSlow));
+        shop.verified_with(2);
+        shop.verified_with(0);
+        shop.verified_with(9);
+        shop.alarm(Alarm::GetId);
+        shop.event(Verdict::Hold);
+        metrics.nowhere().refused(None);
+        let figures = Figures { damage: 3, oldest: Duration::from_millis(1500), ..Figures::default() };
+        let page = metrics.page(&figures, Timestamp::UNIX_EPOCH).expect("text");
+        for (series, value) in [
+            ("notifications_total{outcome=\"duplicate\",source=\"shop\"}", "1"),
+            ("notifications_total{outcome=\"accepted\",source=\"shop\"}", "0"),
+            ("notifications_total{outcome=\"refused\",source=\"none\"}", "1"),
+            ("refusals_total{reason=\"too_slow\",source=\"shop\"}", "1"),
+            ("refusals_total{reason=\"too_slow\",source=\"none\"}", "0"),
+            ("verified_with_key_total{key=\"1\",source=\"shop\"}", "0"),
+            ("verified_with_key_total{key=\"2\",source=\"shop\"}", "1"),
+            ("forgery_alarms_total{kind=\"getid\",source=\"shop\"}", "1"),
+            ("events_total{source=\"shop\",verdict=\"hold\"}", "1"),
+            ("journal_damage_total", "3"),
+            ("relay_oldest_seconds", "1.5"),
+        ] {
+            let line = format!("quittance_{series} {value}");
+            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+        }
+        let again = metrics.page(&figures, Timestamp::UNIX_EPOCH).expect("text");
+        assert!(again.contains("quittance_journal_damage_total 3"), "a scrape counts no damage twice");
+    }
+
+    #[test]
+    fn a_source_that_never_received_anything_is_silent_since_the_start() {
+        let metrics = Metrics::new(&[source()], Timestamp::UNIX_EPOCH).expect("no collision");
+        let at = |seconds| Timestamp::from_second(seconds).expect("in range");
+        let silence = |now| {
+            let page = metrics.page(&Figures::default(), at(now)).expect("text");
+            let line = page.lines().find(|line| line.starts_with("quittance_source_silence_seconds{")).expect("there");
+            line.rsplit(' ').next().map(str::to_owned)
+        };
+        assert_eq!(silence(90).as_deref(), Some("90"));
+        let shop = metrics.source(&SourceName::new("shop").expect("a name"));
+        shop.received_at(at(80));
+        shop.received_at(at(10)); // an older one that came late takes nothing back
+        assert_eq!(silence(90).as_deref(), Some("10"));
+    }
+}
