@@ -3,12 +3,15 @@
 //! Pure and synchronous. Bytes, headers, query, source settings and the time of arrival go in; [`Verified`] or
 //! [`Refused`] comes out. No I/O, no store, no async may enter this module. Wire facts: each provider's own file.
 
+pub mod bearer;
 pub mod browser;
 pub mod clickgem;
 pub mod clickkw;
 pub mod clickpay;
 pub mod form;
 pub mod json;
+mod media_type;
+mod multipart;
 pub mod paygol;
 pub mod paygol_legacy;
 pub mod php_json;
@@ -155,6 +158,9 @@ pub struct Refused {
     pub received: Box<Received>,
     /// A signature was there, and the key, not the sender, may be what is wrong.
     pub may_be_genuine: bool,
+    /// What looks like a bearer secret in it: a wrong key may be tomorrow's right one, so the quarantine must not
+    /// keep it readable either.
+    pub cuts: Vec<Cut>,
 }
 
 /// The reasons for which a provider refuses.
@@ -278,11 +284,16 @@ impl Refusal {
 impl Refused {
     /// A refusal of something that can never prove genuine.
     pub fn for_good(refusal: Refusal, received: Received) -> Self {
-        Self { refusal, received: Box::new(received), may_be_genuine: false }
+        Self { refusal, received: Box::new(received), may_be_genuine: false, cuts: Vec::new() }
     }
     /// A refusal of something that a corrected key may yet prove genuine.
     pub fn for_now(refusal: Refusal, received: Received) -> Self {
-        Self { refusal, received: Box::new(received), may_be_genuine: true }
+        Self { refusal, received: Box::new(received), may_be_genuine: true, cuts: Vec::new() }
+    }
+    /// The same, with the places of what must not be kept readable.
+    #[must_use]
+    pub fn cutting(self, cuts: Vec<Cut>) -> Self {
+        Self { cuts, ..self }
     }
 }
 
