@@ -1,18 +1,30 @@
 //! The configuration as the rest of the program sees it: a tree that cannot be wrong.
 //!
-//! `raw` mirrors the TOML; this module turns it into the tree and tells all problems at once, each with its TOML
-//! path and a remedy. Secrets never leave [`secret::Secret`] except to be compared or hashed.
+//! `raw` reads the TOML key by key, `settings`, `source` and `rules` turn it into the tree and tell all problems at
+//! once, each with its TOML path and a remedy. Secrets never leave [`secret::Secret`] except to be compared or hashed.
 
+pub mod problem;
+mod raw;
+mod rules;
 pub mod secret;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+pub mod units;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::event::{AccountName, Currency, SourceName};
 use crate::provider::browser::PageUrl;
 use crate::provider::rsa_recovery::PublicKey;
+pub use problem::{Problem, Problems};
+pub use raw::Env;
 pub use secret::Secret;
+pub use settings::is_consumer;
+pub use source::{CLICKPAY_FIELDS, CLICKPAY_OPTIONAL_FIELDS};
 
 /// Everything the daemon was told.
 #[derive(Debug)]
@@ -191,8 +203,8 @@ pub struct Paygol {
     pub order_id_from: OrderIdFrom,
     /// Secrets, several while one rotates.
     pub secrets: Vec<Secret>,
-    /// A legacy source has the same secret, and both said `shared_secret = true`: a signature is worth no more
-    /// than the key in a legacy URL.
+    /// `shared_secret = true`: a legacy source, here or elsewhere, has the same secret, so a signature is worth no
+    /// more than the key in a legacy URL.
     pub bearer: bool,
 }
 
@@ -240,4 +252,108 @@ pub struct Pages {
     pub failure: PageUrl,
     /// After a payment that is held; `success` where left out.
     pub pending: Option<PageUrl>,
+}
+
+/// The largest file that is read as a configuration.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The most sources of one daemon.
+const MAX_SOURCES: usize = 256;
+
+impl Config {
+    /// Reads a configuration file with the environment of this process, and refuses what this build lacks.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let file = path.display().to_string();
+        let unreadable = |error: std::io::Error| {
+            Problems::one(&file, format!("cannot be read: {error}"), "name the file with --config or QUITTANCE_CONFIG")
+        };
+        let length = std::fs::metadata(path).map_err(unreadable)?.len();
+        if length > MAX_FILE_BYTES {
+            return Err(Problems::one(&file, "is larger than 1 MiB", "name a configuration"));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let named = |problems: Problems| Problems { file: file.clone(), ..problems };
+        let config = Self::parse(&text, base, &|name| std::env::var(name).ok()).map_err(named)?;
+        config.refuse_what_this_build_lacks().map_or(Ok(config), |problem| Err(Problems { file, list: vec![problem] }))
+    }
+
+    /// The tree for a text. Relative paths are relative to `base`; `env` looks up environment variables. Total: any
+    /// text gives a tree or its problems.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, under the name `config.toml`.
+    pub fn parse(text: &str, base: &Path, env: Env<'_>) -> Result<Self, Problems> {
+        let document = raw::Document::new(text, base, env);
+        let config = Self::read(&document);
+        let list = document.problems.take();
+        let missing = || Problems::one("config.toml", "is incomplete", "compare it with config.toml.example");
+        if list.is_empty() {
+            config.ok_or_else(missing)
+        } else {
+            Err(Problems { file: "config.toml".to_owned(), list })
+        }
+    }
+
+    fn read(document: &raw::Document<'_>) -> Option<Self> {
+        let table = match toml::de::DeTable::parse(document.text) {
+            Ok(table) => table,
+            Err(error) => {
+                let (line, column) = document.position(error.span().map_or(0, |span| span.start));
+                document.problems.borrow_mut().push(Problem {
+                    path: format!("line {line}, column {column}"),
+                    line: None,
+                    message: format!("is not TOML: {}", error.message()),
+                    remedy: "see https://toml.io, or compare with config.toml.example".to_owned(),
+                });
+                return None;
+            }
+        };
+        let mut root = document.root(table.get_ref());
+        let listener = settings::listener(root.section("listener"));
+        let admin = settings::admin(root.section("admin"), listener.as_ref());
+        let store = settings::store(root.section("store"), listener.as_ref());
+        let retention = settings::retention(root.section("retention"));
+        let quarantine = settings::quarantine(root.section("quarantine"), listener.as_ref());
+        let fulfil_never = settings::policy(root.section("policy"));
+        let (amqp, feed_consumers) = settings::relay(root.section("relay"));
+        let public_url = listener.as_ref().map(|listener| listener.public_url.as_str());
+        let tables = root.sections("source");
+        if !root.has("source") {
+            root.problem("source", "is missing", "add a [[source]]: nothing can arrive");
+        }
+        if tables.len() > MAX_SOURCES {
+            root.problem("source", format!("there are more than {MAX_SOURCES}"), "run a second daemon for the rest");
+        }
+        let parsed: Vec<_> =
+            tables.into_iter().take(MAX_SOURCES).map(|table| source::read(table, public_url)).collect();
+        rules::check(&parsed, admin.as_ref());
+        let sources: Vec<_> = parsed.into_iter().filter_map(source::Parsed::finish).collect();
+        root.finish();
+        Some(Self {
+            listener: listener?,
+            admin: admin?,
+            store: store?,
+            retention,
+            quarantine,
+            fulfil_never,
+            amqp,
+            feed_consumers,
+            sources,
+        })
+        .filter(|_| document.clean())
+    }
+
+    /// The one place that knows what is configured but not built: a relay that is silently ignored would be worse
+    /// than none.
+    fn refuse_what_this_build_lacks(&self) -> Option<Problem> {
+        self.amqp.as_ref().map(|_| Problem {
+            path: "relay.amqp".to_owned(),
+            line: None,
+            message: "this build has no AMQP relay yet".to_owned(),
+            remedy: "leave [relay.amqp] out and read the feed at /api/v1/events".to_owned(),
+        })
+    }
 }
