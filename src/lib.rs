@@ -17,3 +17,5 @@ pub mod provider;
 pub mod store;
 pub mod clock;
 pub mod metrics;
+pub mod drain;
+pub mod listener;
