@@ -1,7 +1,9 @@
-//! Bearer secrets in requests: comparing them, and keeping them out of everything that is kept.
+//! Shared secrets: comparing what was presented, signing with them, and keeping them out of everything that is kept.
 
+use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use sha2::Sha256;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::config::Secret;
@@ -22,6 +24,14 @@ pub(super) fn first(choices: impl IntoIterator<Item = Choice>) -> Option<u16> {
         found.conditional_assign(&position, choice & found.ct_eq(&0));
     }
     (found != 0).then_some(found)
+}
+
+/// HMAC-SHA256 under a secret taken as its text.
+pub(super) fn hmac_sha256(secret: &Secret, message: &[u8]) -> [u8; 32] {
+    match Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()) {
+        Ok(mac) => mac.chain_update(message).finalize().into_bytes().into(),
+        Err(_) => unreachable!("HMAC takes keys of any length"),
+    }
 }
 
 /// Takes out what must not be kept of the headers: the credentials of whoever sent the request, and every header that
