@@ -1,0 +1,13 @@
+//! What is left of an acknowledged notification when the power goes.
+//!
+//! The tests mount a file system of their own (`mount`) that forgets what was not synced, in three ways (`disk::Mode`),
+//! and run real code on it: sled alone (`sled_alone`, which shows why the journal exists), the journal
+//! (`journal`) and the whole daemon (`serve`). The short form runs with `cargo test`; `QUITTANCE_LONG=1` runs the long
+//! one, and `QUITTANCE_SEED=<n>` repeats a run whose seed was printed. They need root, /dev/fuse and the package fuse3.
+
+mod disk;
+mod file;
+mod forgets;
+mod mount;
+mod rng;
+mod sled_alone;
