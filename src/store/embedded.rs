@@ -1,1 +1,4 @@
-//! (to come)
+//! The embedded store: the journal is the truth, sled is its index.
+
+pub mod journal;
+pub mod lock;
