@@ -13,6 +13,7 @@
 pub mod event;
 pub mod verdict;
 pub mod config;
+pub mod quarantine;
 pub mod provider;
 pub mod store;
 pub mod clock;
