@@ -20,3 +20,5 @@ pub mod clock;
 pub mod metrics;
 pub mod drain;
 pub mod listener;
+pub mod sink;
+pub mod admin;

@@ -1,0 +1,209 @@
+//! The admin listener: what the order system and the operator ask. JSON in, JSON out, errors as problem documents.
+//!
+//! It has the same limits on connections and heads as the public one, by the same code. Each file below is one group
+//! of questions; `auth` says who may ask, `problem` how an error is told.
+
+mod api;
+mod auth;
+mod expectations;
+mod feed;
+mod health;
+mod problem;
+mod status;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::Request;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+
+use crate::clock::Clock;
+use crate::config::{self, Secret, Source};
+use crate::drain::Tasks;
+use crate::listener::commit::Slot;
+use crate::listener::connection::{Http, Tracked};
+use crate::listener::watch::{Pace, Watch};
+use crate::listener::{Door, Routes, body};
+use crate::metrics::Metrics;
+use crate::sink::feed::Feed;
+use crate::store::{Store, StoreError};
+use problem::Problem;
+
+/// A bound socket that accepts nothing yet.
+pub struct Admin {
+    door: Door,
+    router: Router,
+    token: Option<Arc<Secret>>,
+}
+
+/// What the answers are made from.
+pub struct Desk {
+    /// Notifications, orders, expectations.
+    pub store: Arc<dyn Store>,
+    /// Its cursors and waiting.
+    pub feed: Feed,
+    /// Every series.
+    pub metrics: Metrics,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where blocking reads run.
+    pub tasks: Tasks,
+    /// Sources with their providers.
+    pub routes: Routes,
+    /// The sources as configured.
+    pub sources: Vec<Source>,
+    /// How the world reaches the public listener.
+    pub public_url: String,
+    /// The sink's word: `amqp` or `feed`.
+    pub sink: &'static str,
+    /// When the daemon started, and read its config.
+    pub started_at: Timestamp,
+}
+
+/// The desk as the handlers hold it.
+type Shared = Arc<Desk>;
+
+const MAX_CONNECTIONS: usize = 512;
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Answers may stream for as long as their reader likes: only what is sent to us is timed.
+const PACE: Pace = Pace {
+    idle: Duration::from_secs(60),
+    header: Duration::from_secs(5),
+    body: Some(Duration::from_secs(10)),
+    request: None,
+};
+
+impl Admin {
+    /// Binds the socket. Nothing is accepted before [`Admin::run`].
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn bind(settings: &config::Admin, desk: Desk) -> io::Result<Self> {
+        Ok(Self {
+            door: Door::bind(settings.address, MAX_CONNECTIONS).await?,
+            router: router(Arc::new(desk)),
+            token: settings.token.clone().map(Arc::new),
+        })
+    }
+
+    /// The bound address, with the port that the system chose.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.door.address()
+    }
+
+    /// Accepts until `tasks` stop. Every connection is one of the tasks.
+    pub async fn run(self, tasks: Tasks) {
+        let Self { door, router, token } = self;
+        let http = Http::new(PACE, MAX_HEADER_BYTES);
+        let stop = tasks.stopping();
+        let serve = |stream: TcpStream, _: SocketAddr, slot: Slot| {
+            let (http, router, token, stop) = (http.clone(), router.clone(), token.clone(), stop.clone());
+            tasks.spawn("admin connection", async move {
+                let _slot = slot;
+                let service = |watch| OneConnection { router, token, watch };
+                http.serve(stream, stop, service, problem::head_fault).await;
+            });
+        };
+        door.accept(pin!(stop.cancelled()), serve, |_| problem::too_many_connections()).await;
+    }
+}
+
+fn router(desk: Shared) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/api/v1/events", get(feed::events))
+        .route("/api/v1/notifications", get(api::notifications))
+        .route("/api/v1/notifications/{id}", get(api::notification))
+        .route("/api/v1/orders/{source}/{order_id}", get(api::order))
+        .route("/api/v1/expectations", post(expectations::register))
+        .route("/api/v1/status", get(status::status))
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
+        })
+        .with_state(desk)
+}
+
+impl Desk {
+    /// Reads the store where waiting for a disk holds up nobody.
+    async fn read<T, F>(&self, what: &'static str, read: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    {
+        let store = Arc::clone(&self.store);
+        let read = self.tasks.spawn_blocking(what, move || read(&*store));
+        Ok(read.await.map_err(|_| Problem::internal())??)
+    }
+}
+
+/// The service of one connection.
+struct OneConnection {
+    router: Router,
+    token: Option<Arc<Secret>>,
+    watch: Watch,
+}
+
+impl Service<Request<Incoming>> for OneConnection {
+    type Response = Response<Tracked<Body>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (router, token, watch) = (self.router.clone(), self.token.clone(), self.watch.clone());
+        Box::pin(async move {
+            let response = answer(router, token, request, &watch).await.unwrap_or_else(|(problem, whole)| {
+                let mut response = problem.into_response();
+                if !whole {
+                    let close = http::HeaderValue::from_static("close");
+                    response.headers_mut().insert(http::header::CONNECTION, close);
+                    watch.linger();
+                }
+                response
+            });
+            Ok(response.map(|body| Tracked::new(body, watch)))
+        })
+    }
+}
+
+/// The router's answer, or a problem and whether the request's body was read whole before it.
+async fn answer(
+    router: Router,
+    token: Option<Arc<Secret>>,
+    request: Request<Incoming>,
+    watch: &Watch,
+) -> Result<Response, (Problem, bool)> {
+    let arrival = watch.begin();
+    let (parts, body) = request.into_parts();
+    if let Some(why) = arrival.flaw {
+        return Err((Problem::bad_request(why), false));
+    }
+    auth::check(&parts, token.as_deref()).map_err(|problem| (problem, hyper::body::Body::is_end_stream(&body)))?;
+    let body = body::collect(body, MAX_BODY_BYTES, watch).await.map_err(|rejection| (rejection.into(), false))?;
+    watch.body_read();
+    let request = Request::from_parts(parts, Full::new(body));
+    match TowerToHyperService::new(router).call(request).await {
+        Ok(response) => Ok(response),
+        Err(never) => match never {},
+    }
+}
