@@ -8,6 +8,8 @@
 mod disk;
 mod file;
 mod forgets;
+mod journal;
+mod ledger;
 mod mount;
 mod rng;
 mod sled_alone;

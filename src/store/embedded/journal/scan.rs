@@ -88,7 +88,9 @@ pub fn scan<'a>(bytes: &'a [u8], expected: &Expected) -> Scan<'a> {
     let mut at = SEGMENT_HEADER;
     let mut number = 0;
     let mut headers = headers.into_iter().peekable();
-    while at < content_end {
+    // Once the successor's first record is next, all of this segment's were read. What may follow is a footer of
+    // which a power cut left a part, or a group that a full disk cut short before the successor was begun.
+    while at < content_end && Some(reading.scan.next) != expected.successor {
         while headers.next_if(|(offset, _)| *offset < at).is_some() {}
         let here =
             headers.next_if(|(offset, group)| *offset == at && group.number > number && reading.takes(group.first));
@@ -136,7 +138,10 @@ fn content_end(bytes: &[u8], expected: &Expected, headers: &[(usize, GroupHeader
     if expected.successor.is_none() {
         return bytes.len();
     }
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).max(SEGMENT_HEADER.min(bytes.len()))
+    // Zeros at the end are unused room, except those with which the last record itself ends.
+    let groups = headers.last().map_or(SEGMENT_HEADER, |(at, group)| at + GROUP_HEADER + group.body_len as usize);
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    used.max(groups).min(bytes.len())
 }
 
 struct Reading<'a, 's> {
