@@ -1,22 +1,125 @@
-//! Counts the decisions that a signed string allows.
+//! Counts the decisions that a ClickPay signed string allows.
+//!
+//! The signed string is values only, without names and separators: bytes can move between neighbouring fields and
+//! the signature still holds. So every type of message that the key signs is laid over the string in every way that
+//! its grammar allows (`cuts`), and the different decisions among them are counted (`count`). A string with one
+//! decision is proven; one with more is only known to be genuine.
+//!
+//! `tests/it/fixtures/clickpay/decisions_oracle.py` says the same in forty lines of Python and is what the tests
+//! compare with. It works on characters, and so does this.
+
+mod count;
+mod cuts;
+mod grammar;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+pub(super) use count::{CAP, Steps};
+pub(super) use cuts::{Cuts, Part, Text};
+pub use grammar::{Grammars, Type, check_pattern};
 
 use crate::event::{Decimal, Kind};
 
+/// Above, [`Ambiguity::candidate_orders`] gives up.
+const MAX_CANDIDATES: usize = 4096;
+
+/// What a signed string allows.
+#[derive(Debug)]
+pub struct Reading {
+    /// Different decisions, at most 64.
+    pub decisions: usize,
+    /// A type other than the one that was sent is among the readings.
+    pub cross_type: bool,
+    /// Fields of the sent type whose values are not the sent ones in every cut.
+    pub unproven: Vec<String>,
+}
+
 /// What else a genuine signed string could say.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ambiguity {
     /// Another type of message is among the readings.
     pub cross_type: bool,
+    grammars: Arc<Grammars>,
+    string: Arc<str>,
+}
+
+impl Grammars {
+    /// Reads a signed string in every possible way. `sent` is how the message cut it, by field name.
+    pub fn read(&self, string: &str, sent_type: Type, sent: &[(String, String)]) -> Reading {
+        self.read_counting(string, sent_type, sent).0
+    }
+
+    /// [`Grammars::read`] and how many steps it took.
+    pub(super) fn read_counting(&self, string: &str, sent_type: Type, sent: &[(String, String)]) -> (Reading, Steps) {
+        let text = Text::new(string);
+        let mut reading = Reading { decisions: 0, cross_type: false, unproven: Vec::new() };
+        let mut steps = Steps::default();
+        for message in self.types() {
+            let Some(cuts) = Cuts::new(&text, message, |_, _| true, &mut steps) else { continue };
+            if message.is == sent_type {
+                reading.unproven = cuts.differing(sent);
+            } else {
+                reading.cross_type = true;
+            }
+            if reading.decisions < CAP {
+                reading.decisions = CAP.min(reading.decisions + count::decisions(&cuts, &mut steps));
+            }
+        }
+        (reading, steps)
+    }
 }
 
 impl Ambiguity {
-    /// Whether some cut of the signed string says this decision: this kind, paid (pay-out: any final state), this
-    /// order, this amount.
-    pub fn allows(&self, _kind: Kind, _order: &str, _amount: &Decimal) -> bool {
-        todo!()
+    /// Remembers a string and the grammars under which it is ambiguous.
+    pub(super) fn new(grammars: &Arc<Grammars>, string: &str, cross_type: bool) -> Self {
+        Self { cross_type, grammars: Arc::clone(grammars), string: string.into() }
     }
-    /// Every order number that some cut names, without repeats; `None` where there are more than 4096.
+
+    /// Whether some cut of the signed string says this decision: this kind, paid (pay-out: any final state), this
+    /// order, this amount. Exact, however many decisions there are.
+    pub fn allows(&self, kind: Kind, order: &str, amount: &Decimal) -> bool {
+        let wanted = match kind {
+            Kind::Payment => Type::PayIn,
+            Kind::Payout => Type::PayOut,
+            Kind::Refund => return false,
+        };
+        let text = Text::new(&self.string);
+        self.grammars.types().iter().filter(|message| message.is == wanted).any(|message| {
+            let fits = |part: Part, value: &str| match part {
+                Part::Order => value == order,
+                Part::Amount => Decimal::parse(value).is_some_and(|value| value == *amount),
+                other => other.is_final(value),
+            };
+            Cuts::new(&text, message, fits, &mut Steps::default()).is_some()
+        })
+    }
+
+    /// Every order number that some cut with a final outcome (payment paid; pay-out any final state) names, without
+    /// repeats; `None` where there are more than 4096.
     pub fn candidate_orders(&self) -> Option<Vec<String>> {
-        todo!()
+        let text = Text::new(&self.string);
+        let mut orders = HashSet::new();
+        for message in self.grammars.types().iter().filter(|m| matches!(m.is, Type::PayIn | Type::PayOut)) {
+            let Some(cuts) = Cuts::new(&text, message, Part::is_final, &mut Steps::default()) else { continue };
+            for order in cuts.values_of(Part::Order) {
+                if !orders.contains(order) && orders.len() == MAX_CANDIDATES {
+                    return None;
+                }
+                orders.insert(order);
+            }
+        }
+        Some(orders.into_iter().map(str::to_owned).collect())
     }
 }
+
+impl fmt::Debug for Ambiguity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The string holds names and e-mail addresses.
+        f.debug_struct("Ambiguity").field("cross_type", &self.cross_type).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
