@@ -19,7 +19,9 @@
 
 mod aside;
 pub mod disk;
+mod footer;
 pub mod format;
+mod group;
 pub mod reader;
 mod recover;
 mod rewrite;
@@ -35,7 +37,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::event::{Digest, Position};
-use format::{Draft, GroupWriter, encode_footer};
+use footer::encode_footer;
+use group::{Draft, GroupWriter};
 pub use reader::{ReadError, Reader, Stored};
 pub use rewrite::{Keep, Prepared, RewriteError};
 use shelf::{Active, Place, Segment, Shelf};
@@ -135,8 +138,6 @@ pub enum Fault {
     Unreadable,
     /// The header does not read; the rest may.
     Header,
-    /// The footer did not read; it was built anew.
-    Footer,
     /// The file is missing, with the records from `offset` on, `length` of them at most.
     Missing,
     /// The file belongs to another store, or its name is not its own.

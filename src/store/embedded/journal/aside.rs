@@ -43,7 +43,6 @@ fn name(damage: &Damage) -> String {
     let what = match what {
         Fault::Unreadable => "unreadable",
         Fault::Header => "header",
-        Fault::Footer => "footer",
         Fault::Missing => "missing",
         Fault::Foreign => "foreign",
         Fault::Overlap => "overlap",

@@ -77,3 +77,13 @@ pub fn random() -> io::Result<[u8; 16]> {
     }
     Ok(bytes)
 }
+
+/// Writes a small file so that it is there whole or not at all.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let file = create(&temporary)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}

@@ -40,7 +40,7 @@ pub const TRAILER: usize = 96;
 /// Length of what stands before a footer's table.
 pub const FOOTER_START: usize = 20;
 /// Length of a frame before its fingerprints.
-const FRAME_START: usize = 16;
+pub(super) const FRAME_START: usize = 16;
 /// Length of a head without its payload.
 const HEAD_FIXED: usize = 8 + 3 * 32 + 12;
 /// The shortest frame of a record.
@@ -57,37 +57,42 @@ pub const NO_HEAD: u32 = u32::MAX;
 const SEGMENT_MAGIC: &[u8; 8] = b"QTNCSEG1";
 const GROUP_MAGIC: &[u8; 4] = b"QGR1";
 const FOOTER_MAGIC: &[u8; 4] = b"QFT1";
-const END_MAGIC: &[u8; 8] = b"QTNCEND1";
 
 /// A SHA-256 result as it stands in the file.
 pub type Hash = [u8; 32];
+/// Stands for a hash that nobody knows: what the first head goes on from, and what damage took.
+pub const UNKNOWN: Hash = [0; 32];
+/// The hash, if it is known.
+pub fn known(hash: Hash) -> Option<Hash> {
+    (hash != UNKNOWN).then_some(hash)
+}
 /// The random mark of a segment. Shown nowhere: no posted bytes can contain it.
 pub type Mark = [u8; 16];
 
 /// Takes fields off the front of bytes; `None` when they do not suffice.
-struct Take<'a>(&'a [u8]);
+pub(super) struct Take<'a>(pub(super) &'a [u8]);
 
 impl<'a> Take<'a> {
-    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*taken)
     }
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
-    fn is(&mut self, magic: &[u8]) -> Option<()> {
+    pub(super) fn is(&mut self, magic: &[u8]) -> Option<()> {
         (self.bytes(magic.len())? == magic).then_some(())
     }
 }
@@ -151,7 +156,8 @@ pub struct GroupHeader {
 }
 
 impl GroupHeader {
-    fn encode(&self) -> [u8; GROUP_HEADER] {
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; GROUP_HEADER] {
         let mut out = Vec::with_capacity(GROUP_HEADER);
         out.extend_from_slice(GROUP_MAGIC);
         out.extend_from_slice(&self.mark);
@@ -354,292 +360,6 @@ fn decode_head(bytes: &[u8], seed: u32) -> Option<(Frame<'_>, u32, Parts<'_>)> {
 }
 
 /// Checksum of a frame up to `end`, itself left out.
-fn frame_crc(bytes: &[u8], end: usize, seed: u32) -> Option<u32> {
+pub(super) fn frame_crc(bytes: &[u8], end: usize, seed: u32) -> Option<u32> {
     Some(crc32c::crc32c_append(crc32c::crc32c_append(seed, bytes.get(..4)?), bytes.get(8..end)?))
-}
-
-/// A record as it is to be written. The head's place in the chain is the group's business.
-#[derive(Clone, Copy, Debug)]
-pub struct Draft<'a> {
-    /// The caller's part of the head.
-    pub payload: &'a [u8],
-    /// Hash of the raw part.
-    pub raw_hash: &'a Hash,
-    /// Hash of the event part.
-    pub event_hash: &'a Hash,
-    /// The raw part.
-    pub raw: &'a [u8],
-    /// The event part.
-    pub event: &'a [u8],
-}
-
-/// Puts groups together in one buffer that is used again and again.
-#[derive(Debug)]
-pub struct GroupWriter {
-    mark: Mark,
-    seed: u32,
-    number: u64,
-    first: u64,
-    next: u64,
-    chain_before: Hash,
-    chain: Hash,
-    count: u32,
-    buffer: Vec<u8>,
-    offsets: Vec<(u64, u32)>,
-    fingerprints: Vec<u64>,
-}
-
-impl GroupWriter {
-    /// The first group of the segment of this header.
-    pub fn new(header: &SegmentHeader) -> Self {
-        Self {
-            mark: header.mark,
-            seed: seed(&header.mark),
-            number: 1,
-            first: header.first,
-            next: header.first,
-            chain_before: header.chain,
-            chain: header.chain,
-            count: 0,
-            buffer: vec![0; GROUP_HEADER],
-            offsets: Vec::new(),
-            fingerprints: Vec::new(),
-        }
-    }
-
-    /// Position of the next record.
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-    /// Hash of the newest head.
-    pub fn chain(&self) -> Hash {
-        self.chain
-    }
-    /// Bytes of the group so far.
-    pub fn len(&self) -> usize {
-        self.buffer.len()
-    }
-    /// Frames of the group so far.
-    pub fn count(&self) -> u32 {
-        self.count
-    }
-    /// Positions of the group's records and where their frames begin, counted from the group's begin.
-    pub fn offsets(&self) -> &[(u64, u32)] {
-        &self.offsets
-    }
-    /// The group's fingerprints.
-    pub fn fingerprints(&self) -> &[u64] {
-        &self.fingerprints
-    }
-
-    /// Adds a new record. `false` if it is too large; nothing was added then.
-    pub fn push(&mut self, draft: Draft<'_>, fingerprints: &[u64]) -> bool {
-        let Draft { payload, raw_hash, event_hash, raw, event } = draft;
-        let total = [payload.len(), raw.len(), event.len(), fingerprints.len() * 8]
-            .iter()
-            .try_fold(MIN_FRAME, |sum, length| sum.checked_add(*length))
-            .unwrap_or(usize::MAX);
-        let Ok(count) = u16::try_from(fingerprints.len()) else { return false };
-        if total > MAX_FRAME || self.buffer.len().saturating_add(total) > MAX_BODY {
-            return false;
-        }
-        let parts_crc = crc32c::crc32c_append(crc32c::crc32c_append(self.seed, raw), event);
-        let at = self.frame(total, parts_crc, 0, count);
-        for fingerprint in fingerprints {
-            self.buffer.extend_from_slice(&fingerprint.to_le_bytes());
-        }
-        let head = self.buffer.len();
-        self.buffer.extend_from_slice(&self.next.to_le_bytes());
-        self.buffer.extend_from_slice(&self.chain);
-        self.buffer.extend_from_slice(raw_hash);
-        self.buffer.extend_from_slice(event_hash);
-        for length in [payload.len(), raw.len(), event.len()] {
-            self.buffer.extend_from_slice(&(length as u32).to_le_bytes());
-        }
-        self.buffer.extend_from_slice(payload);
-        let chain = Sha256::digest(self.buffer.get(head..).unwrap_or_default()).into();
-        self.seal_frame(at);
-        self.buffer.extend_from_slice(raw);
-        self.buffer.extend_from_slice(event);
-        self.fingerprints.extend_from_slice(fingerprints);
-        self.note(at, self.next, chain);
-        true
-    }
-
-    /// Adds a record that has its place in the chain already. The caller keeps the order of positions.
-    pub fn copy(&mut self, record: &Record<'_>) {
-        let (raw, event) = record.parts.unwrap_or_default();
-        let total = FRAME_START + record.fingerprints.len() + record.head.len() + raw.len() + event.len();
-        let parts_crc = crc32c::crc32c_append(crc32c::crc32c_append(self.seed, raw), event);
-        let kind = u8::from(record.parts.is_none());
-        let at = self.frame(total, parts_crc, kind, (record.fingerprints.len() / 8) as u16);
-        self.buffer.extend_from_slice(record.fingerprints);
-        self.buffer.extend_from_slice(record.head);
-        self.seal_frame(at);
-        self.buffer.extend_from_slice(raw);
-        self.buffer.extend_from_slice(event);
-        self.fingerprints.extend(record.fingerprints());
-        self.note(at, record.position, record.chain);
-    }
-
-    /// Adds a run of heads that are gone.
-    pub fn gone(&mut self, gone: &Gone) {
-        let at = self.frame(FRAME_START + 48, self.seed, if gone.lost { 3 } else { 2 }, 0);
-        self.buffer.extend_from_slice(&gone.from.to_le_bytes());
-        self.buffer.extend_from_slice(&gone.to.to_le_bytes());
-        self.buffer.extend_from_slice(&gone.last);
-        self.seal_frame(at);
-        self.count += 1;
-        self.next = gone.to.saturating_add(1);
-        self.chain = gone.last;
-    }
-
-    fn frame(&mut self, total: usize, parts_crc: u32, kind: u8, fingerprints: u16) -> usize {
-        let at = self.buffer.len();
-        self.buffer.extend_from_slice(&(total as u32).to_le_bytes());
-        self.buffer.extend_from_slice(&[0; 4]);
-        self.buffer.extend_from_slice(&parts_crc.to_le_bytes());
-        self.buffer.extend_from_slice(&[kind, 0]);
-        self.buffer.extend_from_slice(&fingerprints.to_le_bytes());
-        at
-    }
-
-    fn seal_frame(&mut self, at: usize) {
-        let frame = self.buffer.get_mut(at..).unwrap_or_default();
-        let crc = frame_crc(frame, frame.len(), self.seed).unwrap_or_default();
-        if let Some(place) = frame.get_mut(4..8) {
-            place.copy_from_slice(&crc.to_le_bytes());
-        }
-    }
-
-    fn note(&mut self, at: usize, position: u64, chain: Hash) {
-        self.offsets.push((position, at as u32));
-        self.count += 1;
-        self.next = position + 1;
-        self.chain = chain;
-    }
-
-    /// The group's bytes, to be written at one go. `synced` is the end of the last synced group of the file.
-    pub fn finish(&mut self, synced: u64) -> &[u8] {
-        let body = self.buffer.get(GROUP_HEADER..).unwrap_or_default();
-        let header = GroupHeader {
-            mark: self.mark,
-            number: self.number,
-            first: self.first,
-            chain: self.chain_before,
-            synced,
-            count: self.count,
-            body_len: body.len() as u32,
-            body_crc: crc32c::crc32c(body),
-        };
-        if let Some(place) = self.buffer.get_mut(..GROUP_HEADER) {
-            place.copy_from_slice(&header.encode());
-        }
-        &self.buffer
-    }
-
-    /// The group was written: begins the next one.
-    pub fn written(&mut self) {
-        self.number += 1;
-        self.first = self.next;
-        self.chain_before = self.chain;
-        self.clear();
-    }
-
-    /// The group was not written: as if it had never begun.
-    pub fn abandon(&mut self) {
-        self.next = self.first;
-        self.chain = self.chain_before;
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        self.count = 0;
-        self.buffer.truncate(GROUP_HEADER);
-        self.offsets.clear();
-        self.fingerprints.clear();
-        // One huge group must not hold its memory for ever.
-        self.buffer.shrink_to(8 << 20);
-    }
-}
-
-/// What the end of a sealed segment says of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trailer {
-    /// The segment's mark.
-    pub mark: Mark,
-    /// Its first position.
-    pub first: u64,
-    /// Its last position; `first - 1` when it has none.
-    pub last: u64,
-    /// Hash of the head of the last.
-    pub chain: Hash,
-    /// Entries of the table.
-    pub offsets: u32,
-    /// Fingerprints.
-    pub fingerprints: u32,
-    /// Heads that are kept.
-    pub records: u32,
-    /// Bytes of the whole footer.
-    pub length: u32,
-    /// CRC-32C of the footer before the trailer.
-    pub content_crc: u32,
-}
-
-impl Trailer {
-    /// `None` unless `bytes`, the last [`TRAILER`] of a file, are a whole trailer.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut take = Take(bytes);
-        let trailer = Self {
-            mark: take.array()?,
-            first: take.u64()?,
-            last: take.u64()?,
-            chain: take.array()?,
-            offsets: take.u32()?,
-            fingerprints: take.u32()?,
-            records: take.u32()?,
-            length: take.u32()?,
-            content_crc: take.u32()?,
-        };
-        let crc = take.u32()?;
-        take.is(END_MAGIC)?;
-        let sound = take.0.is_empty()
-            && crc == crc32c::crc32c(bytes.get(..TRAILER - 12)?)
-            && trailer.length as u64
-                == (FOOTER_START + TRAILER) as u64
-                    + u64::from(trailer.offsets) * 4
-                    + u64::from(trailer.fingerprints) * 8;
-        sound.then_some(trailer)
-    }
-}
-
-/// The footer's bytes.
-pub fn encode_footer(
-    mark: &Mark,
-    first: u64,
-    last: u64,
-    chain: &Hash,
-    offsets: &[u32],
-    fingerprints: &[u64],
-) -> Vec<u8> {
-    let length = FOOTER_START + TRAILER + offsets.len() * 4 + fingerprints.len() * 8;
-    let mut out = Vec::with_capacity(length);
-    out.extend_from_slice(&footer_start(mark));
-    offsets.iter().for_each(|offset| out.extend_from_slice(&offset.to_le_bytes()));
-    fingerprints.iter().for_each(|fingerprint| out.extend_from_slice(&fingerprint.to_le_bytes()));
-    let content_crc = crc32c::crc32c(&out);
-    let trailer = out.len();
-    out.extend_from_slice(mark);
-    out.extend_from_slice(&first.to_le_bytes());
-    out.extend_from_slice(&last.to_le_bytes());
-    out.extend_from_slice(chain);
-    let records = offsets.iter().filter(|offset| **offset != NO_HEAD).count();
-    for number in [offsets.len(), fingerprints.len(), records, length] {
-        out.extend_from_slice(&(number as u32).to_le_bytes());
-    }
-    out.extend_from_slice(&content_crc.to_le_bytes());
-    let crc = crc32c::crc32c(out.get(trailer..).unwrap_or_default());
-    out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(END_MAGIC);
-    out
 }

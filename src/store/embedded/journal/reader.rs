@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{Broken, FOOTER_START, Frame, NO_HEAD, Record, Trailer, decode_frame, frame_len, seed};
+use super::footer::Trailer;
+use super::format::{Broken, FOOTER_START, Frame, NO_HEAD, Record, decode_frame, frame_len, seed};
 use super::shelf::{Place, Segment, Shelf, Spot};
 use super::{Digest, Position, SegmentInfo};
 

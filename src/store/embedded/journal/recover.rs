@@ -9,7 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{GroupWriter, Hash, MIN_FRAME, SEGMENT_HEADER, SegmentHeader, TRAILER, Trailer};
+use super::footer::Trailer;
+use super::format::{Hash, MIN_FRAME, SEGMENT_HEADER, SegmentHeader, TRAILER, UNKNOWN, known};
+use super::group::GroupWriter;
 use super::rewrite::{fill_up, found_damage, keep_all, segment_of};
 use super::scan::{Expected, salvage_header, scan};
 use super::shelf::{Active, Place, Segment, Shelf, State, read_file, read_footer};
@@ -48,13 +50,10 @@ pub fn open(store: &Path, options: Options) -> Result<(Shelf, GroupWriter, Recov
         damage: Vec::new(),
         sealed: Vec::new(),
         next: 1,
-        chain: [0; 32],
+        chain: UNKNOWN,
     };
     let files = start.list()?;
-    start.store_id = match identity(&files) {
-        Some(id) => id,
-        None => disk::random().map_err(at("asking for random bytes for", store))?,
-    };
+    start.store_id = start.identity(&files)?;
     let mut files = start.without_foreign(files)?;
     let last = files.pop();
     let mut rest = files.into_iter().peekable();
@@ -88,13 +87,26 @@ fn writing<'a>(path: &'a Path) -> impl Fn(Failed) -> OpenError + 'a {
     }
 }
 
-/// The store that most segments belong to.
-fn identity(files: &[Found]) -> Option<[u8; 16]> {
-    let ids: Vec<[u8; 16]> = files.iter().filter_map(|file| Some(file.header?.store_id)).collect();
-    ids.iter().max_by_key(|id| ids.iter().filter(|other| other == id).count()).copied()
-}
-
 impl Start<'_> {
+    /// The store's identity: what the file of that name says if any segment bears it, else what most segments bear.
+    /// One lost file must not make a foreign segment the measure.
+    fn identity(&self, files: &[Found]) -> Result<[u8; 16], OpenError> {
+        let path = self.folder.join("identity");
+        let noted = fs::read_to_string(&path).ok().and_then(|text| uuid::Uuid::try_parse(text.trim()).ok());
+        let noted = noted.map(uuid::Uuid::into_bytes);
+        let borne: Vec<[u8; 16]> = files.iter().filter_map(|file| Some(file.header?.store_id)).collect();
+        let most = || borne.iter().max_by_key(|id| borne.iter().filter(|other| other == id).count()).copied();
+        let id = match noted.filter(|id| borne.is_empty() || borne.contains(id)).or_else(most) {
+            Some(id) => id,
+            None => disk::random().map_err(at("asking for random bytes for", &path))?,
+        };
+        if noted != Some(id) {
+            let text = uuid::Uuid::from_bytes(id).simple().to_string();
+            disk::replace(&path, text.as_bytes()).map_err(at("writing", &path))?;
+        }
+        Ok(id)
+    }
+
     /// The segments by name, without the temporary files of a start or a rewrite that was cut short.
     fn list(&self) -> Result<Vec<Found>, OpenError> {
         let fail = at("listing", &self.folder);
@@ -143,9 +155,7 @@ impl Start<'_> {
             && header.first == self.next
             && !self.options.verify
         {
-            if header.chain != self.chain {
-                self.break_at(&file.path, 0)?;
-            }
+            self.compare(&file.path, Some(header.chain))?;
             self.sealed.push(Arc::new(Segment {
                 generation: self.sealed.len() as u64,
                 path: file.path.clone(),
@@ -165,9 +175,7 @@ impl Start<'_> {
         let bytes = read_file(&file.path).map_err(at("reading", &file.path))?;
         let Some(expected) = self.expected(file, &bytes, Some(successor))? else { return Ok(()) };
         self.fill_gap(expected.first, expected.chain)?;
-        if expected.chain.is_some_and(|chain| chain != self.chain) {
-            self.break_at(&file.path, 0)?;
-        }
+        self.compare(&file.path, expected.chain)?;
         let scan = scan(&bytes, &expected);
         let mut damage = found_damage(&name(&file.path), &scan);
         let intact = file.header.is_some() && file.footer.is_some();
@@ -178,13 +186,9 @@ impl Start<'_> {
             self.options.verify = verify;
             return Ok(());
         }
-        if let Some(trailer) = file.footer.filter(|trailer| trailer.last >= successor) {
-            damage.push(Damage {
-                file: name(&file.path),
-                offset: 0,
-                length: trailer.last - successor + 1,
-                what: Fault::Overlap,
-            });
+        if file.footer.is_some_and(|trailer| trailer.last >= successor) {
+            let (offset, length) = (scan.torn.start as u64, scan.torn.len() as u64);
+            damage.push(Damage { file: name(&file.path), offset, length, what: Fault::Overlap });
         }
         if scan.next < successor && damage.is_empty() {
             damage.push(Damage {
@@ -199,7 +203,7 @@ impl Start<'_> {
         let mut made = self.begin(expected.first, expected.chain.unwrap_or(self.chain))?;
         let fail = writing(&file.path);
         scan.frames.iter().try_for_each(|frame| made.push(frame)).map_err(&fail)?;
-        fill_up(&mut made, successor, scan.chain.unwrap_or_default()).map_err(&fail)?;
+        fill_up(&mut made, successor, UNKNOWN).map_err(&fail)?;
         self.finish(made)
     }
 
@@ -221,14 +225,12 @@ impl Start<'_> {
                 let bytes = read_file(&file.path).map_err(at("reading", &file.path))?;
                 if let Some(expected) = self.expected(&file, &bytes, None)? {
                     self.fill_gap(expected.first, expected.chain)?;
-                    if expected.chain.is_some_and(|chain| chain != self.chain) {
-                        self.break_at(&file.path, 0)?;
-                    }
+                    self.compare(&file.path, expected.chain)?;
                     let scan = scan(&bytes, &expected);
                     let mut damage = found_damage(&name(&file.path), &scan);
                     keep_all(self.store, &damage, &bytes).map_err(at("keeping aside damage of", &file.path))?;
                     self.damage.append(&mut damage);
-                    torn = scan.torn as u64;
+                    torn = scan.torn.len() as u64;
                     let mut copy = self.begin(expected.first, expected.chain.unwrap_or(self.chain))?;
                     scan.frames.iter().try_for_each(|frame| copy.push(frame)).map_err(&fail)?;
                     copy.finish_open().map_err(&fail)?;
@@ -278,8 +280,12 @@ impl Start<'_> {
         }
     }
 
-    fn break_at(&mut self, path: &Path, offset: u64) -> Result<(), OpenError> {
-        let damage = self.tell(path, offset, 0, Fault::Chain);
+    /// Tells if a segment does not go on from the head before it, where both are known.
+    fn compare(&mut self, path: &Path, chain: Option<Hash>) -> Result<(), OpenError> {
+        if chain.and_then(known).is_none_or(|chain| known(self.chain).is_none_or(|before| before == chain)) {
+            return Ok(());
+        }
+        let damage = self.tell(path, 0, 0, Fault::Chain);
         aside::keep(self.store, &damage, &[]).map_err(at("noting damage of", path))
     }
 
@@ -297,7 +303,7 @@ impl Start<'_> {
         let damage = self.tell(&path, offset, length, Fault::Missing);
         aside::keep(self.store, &damage, &[]).map_err(at("noting damage of", &path))?;
         let mut made = self.begin(self.next, self.chain)?;
-        fill_up(&mut made, next, chain.unwrap_or(self.chain)).map_err(writing(&path))?;
+        fill_up(&mut made, next, chain.unwrap_or(UNKNOWN)).map_err(writing(&path))?;
         self.finish(made)
     }
 

@@ -1,7 +1,7 @@
 //! Retention's mechanics: a sealed segment is written anew without what is to go, synced, and takes the old one's
 //! name. Where heads go, a `retired` run keeps their range and the last one's hash, so that the chain still proves.
 
-use super::format::{Frame, Gone};
+use super::format::{Frame, Gone, UNKNOWN};
 use super::reader::{Stored, owned};
 use super::scan::{Expected, Scan, scan};
 use super::shelf::{Place, Segment, read_file};
@@ -97,7 +97,7 @@ impl Reader {
         let damage = found_damage(&segment_file(&segment), &scan);
         keep_all(&self.shelf.store, &damage, &bytes).map_err(RewriteError::Full)?;
         // A head whose link is unknown stands first only after damage to the header.
-        let chain = expected.chain.unwrap_or_default();
+        let chain = expected.chain.unwrap_or(UNKNOWN);
         let store_id = header.map_or_else(|| self.shelf.store_id, |header| header.store_id);
         let mut transcript = Transcript::begin(&self.shelf.folder, store_id, segment.first, chain, None)?;
         let (mut parts_retired, mut heads_retired) = (0, 0);

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use super::footer::Trailer;
 use super::format::{
     Broken, Frame, GROUP_HEADER, Gone, GroupHeader, Hash, MAX_SPAN, Mark, SEGMENT_HEADER, SegmentHeader, TRAILER,
-    Trailer, decode_frame, footer_start, frame_len, group_start, seed,
+    UNKNOWN, decode_frame, footer_start, frame_len, group_start, known, seed,
 };
 
 /// What is known of a segment before it is scanned.
@@ -35,8 +36,8 @@ pub struct Scan<'a> {
     pub damage: Vec<Range<usize>>,
     /// Places where the hash of the head before is not that of the head before: two histories were mixed.
     pub breaks: Vec<usize>,
-    /// Bytes behind the last group that count for nothing.
-    pub torn: usize,
+    /// Bytes behind the last group that count for nothing: a torn tail, or a footer that was not finished.
+    pub torn: Range<usize>,
     /// Position of the next record.
     pub next: u64,
     /// Hash of the newest head, if any is known.
@@ -95,7 +96,9 @@ pub fn scan<'a>(bytes: &'a [u8], expected: &Expected) -> Scan<'a> {
         let here =
             headers.next_if(|(offset, group)| *offset == at && group.number > number && reading.takes(group.first));
         let Some((_, group)) = here else {
-            if at >= synced {
+            // Unused room of a preallocated file holds zeros.
+            let rest = bytes.get(at..content_end).unwrap_or_default();
+            if at >= synced || rest.iter().all(|byte| *byte == 0) {
                 break;
             }
             // Go on at the next header of this segment; those that stand inside a whole group were passed already.
@@ -120,12 +123,12 @@ pub fn scan<'a>(bytes: &'a [u8], expected: &Expected) -> Scan<'a> {
         at = if body.end <= content_end { body.end } else { headers.peek().map_or(content_end, |(offset, _)| *offset) };
     }
     let rest = bytes.get(at..content_end).unwrap_or_default();
-    // Preallocated room that was not used holds zeros: neither torn nor damaged.
-    scan.torn = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    scan.torn = at..at + used;
     scan
 }
 
-/// Where the groups end: at the footer, if there is one, else at the end of the file without unused room.
+/// Where the groups end: at the footer, if there is one, else at the end of the file.
 fn content_end(bytes: &[u8], expected: &Expected, headers: &[(usize, GroupHeader)]) -> usize {
     let trailer = bytes.last_chunk::<TRAILER>().and_then(|bytes| Trailer::decode(bytes));
     if let Some(trailer) = trailer.filter(|trailer| trailer.mark == expected.mark) {
@@ -135,13 +138,7 @@ fn content_end(bytes: &[u8], expected: &Expected, headers: &[(usize, GroupHeader
     if let Some(at) = memmem::rfind(bytes, &footer_start(&expected.mark)).filter(|at| *at > last) {
         return at;
     }
-    if expected.successor.is_none() {
-        return bytes.len();
-    }
-    // Zeros at the end are unused room, except those with which the last record itself ends.
-    let groups = headers.last().map_or(SEGMENT_HEADER, |(at, group)| at + GROUP_HEADER + group.body_len as usize);
-    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    used.max(groups).min(bytes.len())
+    bytes.len()
 }
 
 struct Reading<'a, 's> {
@@ -167,10 +164,10 @@ impl<'a> Reading<'a, '_> {
     /// Notes that the heads before `position` are lost, if they were not read.
     fn gap(&mut self, position: u64, prev: Option<Hash>) {
         if position > self.scan.next {
-            let last = prev.unwrap_or_default();
+            let last = prev.unwrap_or(UNKNOWN);
             self.scan.frames.push(Frame::Gone(Gone { lost: true, from: self.scan.next, to: position - 1, last }));
             self.scan.next = position;
-            self.scan.chain = prev;
+            self.scan.chain = known(last);
         }
     }
 
@@ -237,7 +234,7 @@ impl<'a> Reading<'a, '_> {
         }
         self.scan.frames.push(*frame);
         self.scan.next = next;
-        self.scan.chain = Some(chain);
+        self.scan.chain = known(chain);
         true
     }
 }

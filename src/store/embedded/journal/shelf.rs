@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::format::{FOOTER_START, Hash, Mark, NO_HEAD, TRAILER, Trailer};
+use super::footer::Trailer;
+use super::format::{FOOTER_START, Hash, Mark, NO_HEAD, TRAILER};
 use super::transcript::Tables;
 
 /// Files of sealed segments that are kept open.

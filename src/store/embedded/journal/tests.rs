@@ -1,5 +1,7 @@
 //! What the journal promises, tried on small journals in temporary folders.
 
+mod model;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +30,10 @@ fn open(folder: &Path) -> (Journal, Recovered) {
     Journal::open(folder, SMALL).expect("opens")
 }
 
+/// In memory where the system has such a folder: these tests open thousands of journals, and a sync of a real disk
+/// proves nothing here.
 fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().expect("folder")
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("folder")
 }
 
 #[track_caller]
@@ -92,4 +96,396 @@ fn what_was_appended_is_there_after_a_start() {
     assert_eq!((recovered.head, recovered.chain, recovered.torn_bytes), (Position(120), chain, 0));
     assert_eq!(recovered.damage, []);
     assert_eq!(check(&journal), (1..=120).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_journal_cut_at_any_byte_of_its_last_group_keeps_exactly_the_earlier_groups() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    fill(&mut journal, 3, 2);
+    let before = journal.segments().last().expect("active").bytes;
+    fill(&mut journal, 1, 2);
+    drop(journal);
+    let [path] = segment_paths(made.path()).try_into().expect("one segment");
+    let whole = fs::read(&path).expect("reads");
+    for length in before as usize..whole.len() {
+        let copy = folder();
+        fs::create_dir(copy.path().join("journal")).expect("makes");
+        fs::write(copy.path().join("journal").join(path.file_name().expect("name")), &whole[..length]).expect("writes");
+        let (mut journal, recovered) = open(copy.path());
+        assert_eq!(recovered.head, Position(6), "cut at {length}");
+        assert_eq!(recovered.damage, [], "cut at {length}");
+        assert_eq!(
+            recovered.torn_bytes,
+            (length - before as usize) as u64 - trailing_zeros(&whole[before as usize..length])
+        );
+        assert_eq!(check(&journal), (1..=6).collect::<Vec<_>>());
+        fill(&mut journal, 1, 1);
+        assert_eq!(check(&journal), (1..=7).collect::<Vec<_>>());
+    }
+}
+
+fn trailing_zeros(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().take_while(|byte| **byte == 0).count() as u64
+}
+
+/// Two sealed segments, or one that takes records, with a synced mark at its end.
+fn small_journal(sealed: bool) -> tempfile::TempDir {
+    let made = folder();
+    let options = Options { segment_bytes: if sealed { 4096 } else { 1 << 20 }, ..SMALL };
+    let (mut journal, _) = Journal::open(made.path(), options).expect("opens");
+    while journal.segments().len() < 3 && (sealed || journal.next_position().0 < 9) {
+        fill(&mut journal, 1, 3);
+    }
+    journal.close().expect("closes");
+    made
+}
+
+fn flip_every_byte(made: &Path, target: &Path, step: usize) -> (usize, usize) {
+    let name = target.file_name().expect("name");
+    let whole = fs::read(target).expect("reads");
+    let (expected, head) = {
+        let copy = copy_of(made);
+        let (journal, recovered) = open(copy.path());
+        (check(&journal), recovered.head)
+    };
+    let (mut reported, mut silent) = (0, 0);
+    for at in (0..whole.len()).step_by(step) {
+        let copy = copy_of(made);
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(copy.path().join("journal").join(name), &bytes).expect("writes");
+        let options = Options { verify: true, ..SMALL };
+        let (mut journal, recovered) = Journal::open(copy.path(), options).expect("opens whatever it finds");
+        let left = check(&journal);
+        if recovered.damage.is_empty() {
+            assert_eq!(left, expected, "records are missing without a word, byte {at} of {name:?}");
+            let parts = journal.reader().records(Position(1)).flatten().all(|stored| stored.raw.is_some());
+            assert!(parts, "parts are missing without a word, byte {at}");
+            silent += 1;
+        } else {
+            assert!(recovered.damage_total >= 1);
+            assert!(left.len() + 3 >= expected.len(), "byte {at}: one flip took {expected:?} down to {left:?}");
+            reported += 1;
+        }
+        assert!(recovered.head >= head, "positions went back, byte {at}");
+        fill(&mut journal, 1, 1);
+        drop(journal);
+        let (journal, again) = Journal::open(copy.path(), options).expect("opens again");
+        assert_eq!(again.damage, [], "the same damage is not found again, byte {at}");
+        assert_eq!(check(&journal).len(), left.len() + 1);
+    }
+    (reported, silent)
+}
+
+fn copy_of(made: &Path) -> tempfile::TempDir {
+    let copy = folder();
+    fs::create_dir(copy.path().join("journal")).expect("makes");
+    for entry in fs::read_dir(made.join("journal")).expect("lists") {
+        let path = entry.expect("entry").path();
+        if !path.ends_with("reserve") {
+            fs::copy(&path, copy.path().join("journal").join(path.file_name().expect("name"))).expect("copies");
+        }
+    }
+    copy
+}
+
+#[test]
+fn a_bit_flipped_anywhere_in_the_last_segment_is_told_and_costs_little() {
+    let made = small_journal(false);
+    let target = segment_paths(made.path()).pop().expect("last");
+    let (reported, silent) = flip_every_byte(made.path(), &target, 1);
+    // The last group is the synced mark itself: nothing confirms it, so it is a torn tail.
+    assert_eq!(silent, format::GROUP_HEADER, "and {reported} were told");
+}
+
+#[test]
+fn a_bit_flipped_anywhere_in_a_sealed_segment_is_told_and_costs_little() {
+    let made = small_journal(true);
+    let target = segment_paths(made.path()).remove(1);
+    let (reported, silent) = flip_every_byte(made.path(), &target, 1);
+    let bytes = fs::read(&target).expect("reads");
+    let trailer = footer::Trailer::decode(bytes.last_chunk::<{ format::TRAILER }>().expect("long enough"));
+    // The footer can be built from the rest.
+    assert_eq!(silent, trailer.expect("sealed").length as usize, "and {reported} were told");
+}
+
+#[test]
+fn a_damaged_record_in_a_segment_that_was_not_verified_shows_when_it_is_read_and_can_be_mended() {
+    let made = small_journal(true);
+    let target = segment_paths(made.path()).remove(0);
+    let mut bytes = fs::read(&target).expect("reads");
+    let at = memchr::memmem::find(&bytes, b"payload 4").expect("is there");
+    bytes[at] ^= 1;
+    fs::write(&target, &bytes).expect("writes");
+    let (mut journal, recovered) = open(made.path());
+    assert_eq!(recovered.damage, []);
+    let errors: Vec<ReadError> = journal.reader().heads(Position(1)).filter_map(Result::err).collect();
+    assert!(matches!(&errors[..], [ReadError::Damaged { position: Position(4), .. }]), "{errors:?}");
+    assert!(journal.reader().read(Position(4)).is_err());
+    assert!(journal.reader().read(Position(5)).expect("reads").is_some());
+    let told = journal.rewrite(Position(1), &mut |_| Keep::Whole).expect("rewrites");
+    assert_eq!(told.damage.len(), 1);
+    assert!(journal.reader().read(Position(4)).expect("reads").is_none());
+    assert_eq!(journal.reader().heads(Position(1)).filter(Result::is_err).count(), 0);
+}
+
+#[test]
+fn a_missing_segment_is_told_and_shifts_no_position() {
+    for missing in 0..3 {
+        let made = small_journal(true);
+        let (expected, head) = {
+            let (journal, recovered) = open(made.path());
+            (check(&journal), recovered.head)
+        };
+        let segments: Vec<SegmentInfo> = open(made.path()).0.segments();
+        fs::remove_file(&segment_paths(made.path())[missing]).expect("removes");
+        let (mut journal, recovered) = open(made.path());
+        assert!(recovered.damage.iter().any(|damage| damage.what == Fault::Missing), "{:?}", recovered.damage);
+        let gone = segments[missing].first.0..=segments[missing].last.0;
+        let left: Vec<u64> = expected.iter().copied().filter(|position| !gone.contains(position)).collect();
+        assert_eq!(check(&journal), left);
+        assert!(recovered.head >= head, "a position is never given twice");
+        fill(&mut journal, 1, 1);
+        drop(journal);
+        let (journal, again) = open(made.path());
+        assert_eq!(again.damage, []);
+        assert_eq!(again.damage_total, recovered.damage_total);
+        assert_eq!(check(&journal).len(), left.len() + 1);
+    }
+}
+
+#[test]
+fn a_truncated_segment_is_told_and_shifts_no_position() {
+    let made = small_journal(true);
+    let target = segment_paths(made.path()).remove(0);
+    let length = fs::metadata(&target).expect("is there").len();
+    let second = open(made.path()).0.segments()[1].first.0;
+    for keep in (0..length).step_by(97) {
+        let copy = copy_of(made.path());
+        let path = copy.path().join("journal").join(target.file_name().expect("name"));
+        fs::File::options().write(true).open(&path).and_then(|file| file.set_len(keep)).expect("truncates");
+        let (journal, recovered) = open(copy.path());
+        let left = check(&journal);
+        let of_first = left.iter().filter(|position| **position < second).count() as u64;
+        assert_eq!(recovered.damage.is_empty(), of_first == second - 1, "cut at {keep}: {:?}", recovered.damage);
+        assert!((second..=recovered.head.0).all(|position| left.contains(&position)), "cut at {keep}: {left:?}");
+        drop(journal);
+        assert_eq!(open(copy.path()).1.damage, []);
+    }
+}
+
+#[test]
+fn a_segment_of_another_store_is_moved_aside() {
+    let made = small_journal(true);
+    let (journal, recovered) = open(made.path());
+    let before = check(&journal);
+    drop(journal);
+    let other = small_journal(true);
+    let foreign = segment_paths(other.path()).remove(1);
+    let name = made.path().join("journal").join(format!("{:020}.journal", 100_000));
+    fs::copy(&foreign, &name).expect("copies");
+    let (journal, after) = open(made.path());
+    assert!(after.damage.iter().any(|damage| damage.what == Fault::Foreign), "{:?}", after.damage);
+    assert_eq!((after.store_id, after.head), (recovered.store_id, recovered.head));
+    assert_eq!(check(&journal), before);
+    assert!(!name.exists());
+    drop(journal);
+    // In the place of one of ours too.
+    let ours = segment_paths(made.path()).remove(1);
+    fs::copy(&foreign, &ours).expect("copies");
+    let (_, after) = open(made.path());
+    let faults: Vec<Fault> = after.damage.iter().map(|damage| damage.what).collect();
+    assert_eq!(faults, [Fault::Foreign, Fault::Missing]);
+}
+
+#[test]
+fn an_older_copy_of_a_segment_breaks_the_chain_and_is_told() {
+    let made = small_journal(true);
+    let copy = copy_of(made.path());
+    for (folder, flavour) in [(made.path(), 1_u8), (copy.path(), 2)] {
+        let (mut journal, _) = open(folder);
+        let last = journal.segments().len();
+        while journal.segments().len() < last + 2 {
+            let entry = Entry { payload: vec![flavour; 300], ..entry(journal.next_position().0) };
+            journal.append(std::slice::from_ref(&entry)).expect("appends");
+        }
+    }
+    // The segment after the fork comes from the other history.
+    let (ours, theirs) = (segment_paths(made.path()), segment_paths(copy.path()));
+    let fork = ours.len() - 1;
+    assert_eq!(ours[fork].file_name(), theirs[fork].file_name());
+    fs::copy(&theirs[fork], &ours[fork]).expect("copies");
+    let (_, recovered) = open(made.path());
+    assert!(recovered.damage.iter().any(|damage| damage.what == Fault::Chain), "{:?}", recovered.damage);
+}
+
+#[test]
+fn bytes_that_imitate_a_group_do_not_pass_for_one() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    // What another journal wrote is as good an imitation as anyone can post without the segment's mark.
+    let other = small_journal(false);
+    let forged = fs::read(segment_paths(other.path()).remove(0)).expect("reads");
+    let mut hostile = entry(1);
+    hostile.raw = Bytes::copy_from_slice(&forged[format::SEGMENT_HEADER..]);
+    hostile.raw_hash = Digest::of(&hostile.raw);
+    journal.append(&[hostile, entry(2)]).expect("appends");
+    journal.append(&[entry(3)]).expect("appends");
+    journal.close().expect("closes");
+    let path = segment_paths(made.path()).remove(0);
+    let mut bytes = fs::read(&path).expect("reads");
+    // Break the group's header and the frame's length, so that recovery searches through the posted bytes.
+    bytes[format::SEGMENT_HEADER] ^= 1;
+    fs::write(&path, &bytes).expect("writes");
+    let (journal, recovered) = open(made.path());
+    assert_eq!(recovered.damage.len(), 1, "{:?}", recovered.damage);
+    assert_eq!(check(&journal), [3]);
+}
+
+#[test]
+fn a_start_writes_the_last_segment_anew() {
+    use std::os::unix::fs::MetadataExt as _;
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    fill(&mut journal, 2, 2);
+    drop(journal);
+    let path = segment_paths(made.path()).remove(0);
+    let before = fs::File::open(&path).expect("opens");
+    let (_, _) = open(made.path());
+    let after = fs::metadata(&path).expect("is there");
+    assert_ne!(before.metadata().expect("metadata").ino(), after.ino(), "the page cache was believed");
+    assert_eq!(after.mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(made.path().join("journal")).expect("folder").mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_start_that_was_cut_short_leaves_nothing_behind() {
+    let made = small_journal(true);
+    let stray = made.path().join("journal").join("00000000000000000001.tmp");
+    fs::write(&stray, b"half a segment").expect("writes");
+    let (journal, recovered) = open(made.path());
+    assert_eq!(recovered.damage, []);
+    assert!(!stray.exists());
+    check(&journal);
+}
+
+/// Puts another file in the place of the one that takes records.
+fn swap_active(journal: &Journal, file: fs::File) -> Arc<fs::File> {
+    std::mem::replace(&mut journal.shelf.change().active.file, Arc::new(file))
+}
+
+fn full() -> fs::File {
+    fs::File::options().read(true).write(true).open("/dev/full").expect("opens")
+}
+
+#[test]
+fn a_full_disk_refuses_and_it_goes_on_when_there_is_room() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    fill(&mut journal, 1, 2);
+    let room = swap_active(&journal, full());
+    let refused = journal.append(&[entry(3), entry(4)]).expect_err("no room");
+    assert!(matches!(refused, AppendError::Full(_)), "{refused:?}");
+    assert_eq!((journal.next_position(), journal.reader().head()), (Position(3), Position(2)));
+    // Bytes of the refused group stay behind.
+    room.write_all_at(b"left over from the write that failed", journal.segments()[0].bytes).expect("writes");
+    journal.shelf.change().active.file = room;
+    fill(&mut journal, 1, 1);
+    assert_eq!(check(&journal), [1, 2, 3]);
+    drop(journal);
+    let (journal, recovered) = open(made.path());
+    assert_eq!((recovered.head, recovered.damage), (Position(3), vec![]));
+    assert_eq!(check(&journal), [1, 2, 3]);
+}
+
+#[test]
+fn progress_is_written_into_the_reserve_and_only_progress() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    fill(&mut journal, 1, 2);
+    swap_active(&journal, full());
+    assert!(matches!(journal.append(&[entry(3)]), Err(AppendError::Full(_))));
+    assert_eq!(journal.append_reserved(&[entry(3)]).expect("the reserve takes it").last, Position(3));
+    assert_eq!(journal.append_reserved(&[entry(4)]).expect("and more").last, Position(4));
+    // No room for a new reserve: what can wait has to.
+    let obstacle = made.path().join("journal/reserve.tmp");
+    fs::create_dir(&obstacle).expect("makes");
+    assert!(matches!(journal.append(&[entry(5)]), Err(AppendError::Full(_))));
+    assert_eq!(journal.append_reserved(&[entry(5)]).expect("the reserve takes it").last, Position(5));
+    fs::remove_dir(&obstacle).expect("removes");
+    fill(&mut journal, 1, 1);
+    assert!(made.path().join("journal/reserve").exists(), "the next reserve was made first");
+    assert_eq!(check(&journal), (1..=6).collect::<Vec<_>>());
+    drop(journal);
+    let (journal, recovered) = open(made.path());
+    assert_eq!((recovered.damage, recovered.torn_bytes), (vec![], 0));
+    assert_eq!(check(&journal), (1..=6).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_sync_that_fails_is_the_end_and_shows_nothing() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    fill(&mut journal, 1, 2);
+    // It takes every write and refuses to sync.
+    let null = fs::File::options().read(true).write(true).open("/dev/null").expect("opens");
+    let room = swap_active(&journal, null);
+    assert!(matches!(journal.append(&[entry(3)]), Err(AppendError::Fatal(..))));
+    assert_eq!(journal.reader().head(), Position(2));
+    journal.shelf.change().active.file = room;
+    assert!(matches!(journal.append(&[entry(3)]), Err(AppendError::Fatal(..))), "never tried again");
+    assert!(matches!(journal.append_reserved(&[entry(3)]), Err(AppendError::Fatal(..))));
+    assert!(matches!(journal.mark_idle(), Err(AppendError::Fatal(..))));
+}
+
+#[test]
+fn a_record_beyond_the_bounds_is_refused_whole() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    let huge = Entry { payload: vec![0; format::MAX_FRAME], ..entry(2) };
+    assert!(matches!(journal.append(&[entry(1), huge]), Err(AppendError::TooLarge)));
+    fill(&mut journal, 1, 1);
+    assert_eq!(check(&journal), [1]);
+}
+
+#[test]
+fn fingerprints_of_all_segments_are_told() {
+    let made = small_journal(true);
+    let (journal, recovered) = open(made.path());
+    let mut found: Vec<u64> = journal.reader().fingerprints().flat_map(|segment| segment.expect("reads").1).collect();
+    let mut wanted: Vec<u64> = (1..=recovered.head.0).flat_map(|number| [number, number * 1000]).collect();
+    (found.sort_unstable(), wanted.sort_unstable());
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn the_chain_proves_across_retired_heads() {
+    let made = small_journal(true);
+    let (mut journal, _) = open(made.path());
+    let before: Vec<Stored> = journal.reader().heads(Position(1)).flatten().collect();
+    for segment in journal.segments().iter().filter(|segment| segment.sealed) {
+        let told = journal
+            .rewrite(segment.first, &mut |head| match head.position.0 % 5 {
+                0 | 1 => Keep::Drop,
+                2 => Keep::HeadOnly,
+                _ => Keep::Whole,
+            })
+            .expect("rewrites");
+        assert!(told.heads_retired > 0 && told.parts_retired > 0);
+    }
+    let last = journal.segments().pop().expect("active").first;
+    drop(journal);
+    let (journal, recovered) = Journal::open(made.path(), Options { verify: true, ..SMALL }).expect("opens");
+    assert_eq!(recovered.damage, [], "every link still holds");
+    for stored in &before {
+        let left = journal.reader().read(stored.position).expect("reads");
+        let dropped = stored.position < last && stored.position.0 % 5 < 2;
+        assert_eq!(left.is_none(), dropped, "{}", stored.position);
+        if let Some(left) = left {
+            assert_eq!((left.chain, left.previous, &left.payload), (stored.chain, stored.previous, &stored.payload));
+            assert_eq!(left.raw.is_none(), stored.position < last && stored.position.0 % 5 == 2);
+            assert!(!left.parts_damaged);
+        }
+    }
 }

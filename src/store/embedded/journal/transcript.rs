@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::disk;
-use super::format::{
-    Frame, GROUP_HEADER, GroupWriter, Hash, MAX_SPAN, NO_HEAD, SEGMENT_HEADER, SegmentHeader, encode_footer,
-};
+use super::footer::encode_footer;
+use super::format::{Frame, GROUP_HEADER, Hash, MAX_SPAN, NO_HEAD, SEGMENT_HEADER, SegmentHeader};
+use super::group::GroupWriter;
 
 /// Groups of a copy are about this large.
 const GROUP_BYTES: usize = 1 << 20;
