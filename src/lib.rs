@@ -15,6 +15,7 @@ pub mod verdict;
 pub mod config;
 pub mod quarantine;
 pub mod provider;
+pub mod expectation;
 pub mod store;
 pub mod clock;
 pub mod metrics;

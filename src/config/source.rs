@@ -3,6 +3,7 @@
 use crate::event::{AccountName, Currency, SourceName};
 use crate::provider::browser::PageUrl;
 use crate::provider::rsa_recovery::PublicKey;
+use crate::provider::split::check_pattern;
 
 use super::raw::Section;
 use super::secret::{Rule, Secret};
@@ -232,7 +233,7 @@ fn pages(section: &mut Section<'_>) -> Option<Pages> {
             section.require(key, example);
         }
         let text = section.text(key)?;
-        PageUrl::parse(&text).map_err(|message| section.problem(key, message, example)).ok()
+        PageUrl::parse(&text).map_err(|message| section.problem(key, message, "")).ok()
     };
     let (success, failure) = (page("success_url", true), page("failure_url", true));
     let pending = page("pending_url", false);
@@ -253,19 +254,10 @@ fn pattern(section: &mut Section<'_>, key: &'static str) -> Option<String> {
     match check_pattern(&text) {
         Ok(()) => Some(text),
         Err(message) => {
-            section.problem(key, message, "write a regular expression, as in \"^T[0-9]{13}$\"");
+            section.problem(key, message, "");
             None
         }
     }
-}
-
-fn check_pattern(text: &str) -> Result<(), String> {
-    let one_line = |error: regex::Error| match error {
-        // The library draws the pattern over several lines; its last line says what is wrong.
-        regex::Error::Syntax(drawing) => drawing.lines().last().unwrap_or_default().to_owned(),
-        other => other.to_string(),
-    };
-    regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build().map(|_| ()).map_err(one_line)
 }
 
 fn fields(section: &mut Section<'_>, key: &'static str, default: &[&str]) -> Vec<String> {
