@@ -1,1 +1,17 @@
-fn main() {}
+//! The executable: reads the command line, runs the command, and ends with its status.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use quittance::{cli, cmd};
+
+fn main() -> ExitCode {
+    match cli::Cli::try_parse() {
+        Ok(cli) => cmd::run(cli),
+        Err(help_or_error) => {
+            // Help goes to stdout and is success; a reader that closed the pipe has seen enough of either.
+            let _ = help_or_error.print();
+            ExitCode::from(if help_or_error.use_stderr() { 2 } else { 0 })
+        }
+    }
+}

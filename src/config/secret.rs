@@ -30,6 +30,13 @@ impl Secret {
     }
 }
 
+/// For the command line, where any text is a secret and none can be refused.
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")

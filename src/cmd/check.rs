@@ -1,0 +1,120 @@
+//! `quittance check`: everything that can be known before a start, or whether the running daemon is ready.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+use serde_json::json;
+
+use super::daemon::Daemon;
+use super::{Failure, Out, talk};
+use crate::cli;
+use crate::config::Config;
+use crate::event::Verdict;
+use crate::provider;
+
+/// A source as an operator wants to know it.
+#[derive(Debug, Serialize)]
+struct Described {
+    name: String,
+    provider: &'static str,
+    url: String,
+    ordinary_verdict: Verdict,
+    verdict_with_expectation: Verdict,
+    why: String,
+    remedy: Option<String>,
+    neighbours: Vec<String>,
+}
+
+/// Checks what the flags say. The configuration was validated when it was read.
+///
+/// # Errors
+/// [`Failure`] when the store's folder cannot be used, the daemon is not ready, or stdout cannot be written.
+pub fn run<W: Write>(config: &Config, arguments: &cli::Check, out: &mut Out<W>) -> Result<(), Failure> {
+    if arguments.live {
+        return live(config, arguments.json, out);
+    }
+    for source in describe(config) {
+        if arguments.json {
+            out.json(&source)?;
+        } else {
+            source.print(out)?;
+        }
+    }
+    check_store(&config.store.path)?;
+    if arguments.connect && config.amqp.is_none() {
+        talk("no [relay.amqp]: there is no broker to reach, events go to the feed alone");
+    }
+    let count = config.sources.len();
+    talk(&format!("{count} {}, nothing is wrong", if count == 1 { "source" } else { "sources" }));
+    Ok(())
+}
+
+fn describe(config: &Config) -> impl Iterator<Item = Described> + '_ {
+    config.sources.iter().map(|source| {
+        let provider = provider::build(source);
+        let ordinary = provider.ordinary();
+        let tail = if provider.has_return_url() { "/<order_id>/<tag>" } else { "" };
+        Described {
+            name: source.name.to_string(),
+            provider: provider.word(),
+            url: format!("{}{}{tail}", config.listener.public_url, source.path),
+            ordinary_verdict: ordinary.verdict,
+            verdict_with_expectation: ordinary.with_expectation,
+            why: ordinary.why,
+            remedy: Some(ordinary.remedy).filter(|remedy| !remedy.is_empty()),
+            neighbours: ordinary.neighbours,
+        }
+    })
+}
+
+impl Described {
+    fn print<W: Write>(&self, out: &mut Out<W>) -> Result<(), Failure> {
+        out.line(&format!("{}  {}  {}", self.name, self.provider, self.url))?;
+        let (alone, expected) = (self.ordinary_verdict, self.verdict_with_expectation);
+        out.line(&format!("    verdict    {alone}; with a matching expectation: {expected}"))?;
+        out.line(&format!("    why        {}", self.why))?;
+        if let Some(remedy) = &self.remedy {
+            out.line(&format!("    better     {remedy}"))?;
+        }
+        for neighbour in &self.neighbours {
+            out.line(&format!("    ambiguous  {neighbour}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the store can be made or written there. Leaves nothing behind.
+fn check_store(path: &Path) -> anyhow::Result<()> {
+    let existing = path.ancestors().find(|place| place.exists() && !place.as_os_str().is_empty());
+    let place = existing.unwrap_or(Path::new("."));
+    if !place.is_dir() {
+        return Err(anyhow!("store.path: {} is not a folder; name another one, or move it away", place.display()));
+    }
+    tempfile::tempfile_in(place).map(|_| ()).with_context(|| {
+        let verb = if place == path { "write to" } else { "make the store's folder in" };
+        format!("store.path: cannot {verb} {}; give this user the right to it", place.display())
+    })
+}
+
+fn live<W: Write>(config: &Config, as_json: bool, out: &mut Out<W>) -> Result<(), Failure> {
+    let daemon = Daemon::find(config)?
+        .ok_or_else(|| anyhow!("no daemon holds the store in {}; start one with serve", config.store.path.display()))?;
+    let answer = daemon.get("/readyz")?;
+    let (pid, ready) = (daemon.pid, answer.status == 200);
+    let reason = if ready { None } else { Some(answer.reason()) };
+    if as_json {
+        out.json(&json!({ "ready": ready, "reason": reason, "pid": pid }))?;
+    } else if ready {
+        out.line(&format!("ready: process {pid} takes notifications"))?;
+    }
+    match reason {
+        None => Ok(()),
+        Some(_) if as_json => Err(Failure::Told),
+        Some(reason) => Err(anyhow!("process {pid} is not ready: {reason}").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
