@@ -347,7 +347,9 @@ impl Journal {
         };
         let holds_records = self.shelf.head() >= first;
         let grown = end.saturating_add(self.writer.len() as u64);
-        if leave || (holds_records && grown > self.options.segment_bytes) {
+        // A run of lost positions could make the table outgrow its bound; the half leaves room for any group.
+        let wide = self.writer.next() - first > format::MAX_SPAN / 2;
+        if leave || (holds_records && (wide || grown > self.options.segment_bytes)) {
             self.writer.abandon();
             if leave {
                 // The reserve comes first: without one the next full disk would stop the progress too.

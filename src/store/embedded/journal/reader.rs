@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::footer::Trailer;
 use super::format::{Broken, FOOTER_START, Frame, NO_HEAD, Record, decode_frame, frame_len, seed};
-use super::shelf::{Place, Segment, Shelf, Spot};
+use super::scan::{Expected, scan};
+use super::shelf::{Place, Segment, Shelf, Spot, read_file, read_footer};
 use super::{Digest, Position, SegmentInfo};
 
 /// A single record is read with this much at once; most need no second read.
@@ -151,33 +151,23 @@ impl Reader {
                     }
                 }
             };
-            let Place::Footer(offsets, count) = segment.tables else {
+            let Place::Footer(offsets, _) = segment.tables else {
                 let Place::Memory(tables) = &segment.tables else { continue };
                 return Ok((info(&segment), tables.fingerprints.clone()));
             };
-            let fail = |source| ReadError::Io { path: segment.path.clone(), source };
-            let at = FOOTER_START as u64 + u64::from(offsets) * 4;
             let read = self.shelf.open(&segment).and_then(|file| {
-                let mut bytes = vec![0; count as usize * 8];
-                file.read_exact_at(&mut bytes, segment.end + at)?;
-                let footer = super::shelf::read_footer(&file, segment.bytes, &segment.mark, segment.first)?;
-                Ok((bytes, footer.is_some_and(|trailer: Trailer| trailer.fingerprints == count)))
+                let footer = read_footer(&file, segment.bytes, &segment.mark, segment.first)?;
+                let numbers = footer.map(|(_, content)| {
+                    let bytes = content.get(FOOTER_START + offsets as usize * 4..).unwrap_or_default();
+                    bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
+                });
+                // A footer that went bad since the start is no more than a shortcut.
+                numbers.map_or_else(|| scanned_fingerprints(&segment), Ok)
             });
-            match read {
-                Ok((bytes, true)) => {
-                    let numbers = bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-                    return Ok((info(&segment), numbers));
-                }
-                // Rewritten under our hands: look again.
-                _ if !self.shelf.is_current(first, Some(segment.generation)) => {}
-                Ok((_, false)) => {
-                    return Err(ReadError::Damaged {
-                        path: segment.path.clone(),
-                        offset: segment.end,
-                        position: Position(first),
-                    });
-                }
-                Err(source) => return Err(fail(source)),
+            // If it was rewritten under our hands, what was read means nothing.
+            if self.shelf.is_current(first, Some(segment.generation)) {
+                let told = read.map_err(|source| ReadError::Io { path: segment.path.clone(), source })?;
+                return Ok((info(&segment), told));
             }
         }
     }
@@ -209,6 +199,17 @@ impl Reader {
 }
 
 type Found = Result<Stored, ReadError>;
+
+fn scanned_fingerprints(segment: &Segment) -> io::Result<Vec<u64>> {
+    let bytes = read_file(&segment.path)?;
+    let (mark, first, successor) = (segment.mark, segment.first, Some(segment.last + 1));
+    let scan = scan(&bytes, &Expected { mark, first, chain: None, successor });
+    let records = scan.frames.iter().filter_map(|frame| match frame {
+        Frame::Record(record) => Some(record),
+        Frame::Gone(_) => None,
+    });
+    Ok(records.flat_map(Record::fingerprints).collect())
+}
 
 fn info(segment: &Segment) -> SegmentInfo {
     SegmentInfo {

@@ -339,7 +339,7 @@ fn look(first: u64, path: &Path) -> io::Result<Found> {
     let header = SegmentHeader::decode(&start);
     let footer = match header {
         Some(header) if bytes >= (SEGMENT_HEADER + TRAILER) as u64 => {
-            read_footer(&file, bytes, &header.mark, header.first)?
+            read_footer(&file, bytes, &header.mark, header.first)?.map(|(trailer, _)| trailer)
         }
         _ => None,
     };

@@ -86,6 +86,10 @@ impl Reader {
         };
         let fail = |source| RewriteError::Read { path: segment.path.clone(), source };
         let bytes = read_file(&segment.path).map_err(fail)?;
+        if !self.shelf.is_current(segment.first, Some(segment.generation)) {
+            // Another rewrite was faster, and these may be its bytes.
+            return Err(RewriteError::NoSegment(first));
+        }
         let header = super::format::SegmentHeader::decode(&bytes);
         let expected = Expected {
             mark: segment.mark,

@@ -243,8 +243,9 @@ fn holding(state: &State, position: u64) -> Option<&Arc<Segment>> {
     state.sealed.get(after.checked_sub(1)?).filter(|segment| segment.last >= position)
 }
 
-/// Reads the footer of a segment file and checks all of it; `None` if it has none that is whole.
-pub fn read_footer(file: &File, bytes: u64, mark: &Mark, first: u64) -> io::Result<Option<Trailer>> {
+/// Reads the footer of a segment file and checks all of it: its trailer, and the bytes before that. `None` if it has
+/// none that is whole.
+pub fn read_footer(file: &File, bytes: u64, mark: &Mark, first: u64) -> io::Result<Option<(Trailer, Vec<u8>)>> {
     let Some(at) = bytes.checked_sub(TRAILER as u64) else { return Ok(None) };
     let mut trailer = [0; TRAILER];
     file.read_exact_at(&mut trailer, at)?;
@@ -254,15 +255,9 @@ pub fn read_footer(file: &File, bytes: u64, mark: &Mark, first: u64) -> io::Resu
     else {
         return Ok(None);
     };
-    let content = read_content(file, bytes, &trailer)?;
-    Ok((crc32c::crc32c(&content) == trailer.content_crc).then_some(trailer))
-}
-
-/// The footer's bytes before its trailer.
-pub fn read_content(file: &File, bytes: u64, trailer: &Trailer) -> io::Result<Vec<u8>> {
     let mut content = vec![0; (trailer.length as usize).saturating_sub(TRAILER)];
     file.read_exact_at(&mut content, bytes.saturating_sub(u64::from(trailer.length)))?;
-    Ok(content)
+    Ok((crc32c::crc32c(&content) == trailer.content_crc).then_some((trailer, content)))
 }
 
 /// Reads a whole segment file. What lies beyond the offsets that the format can name is left out.

@@ -489,3 +489,41 @@ fn the_chain_proves_across_retired_heads() {
         }
     }
 }
+
+#[test]
+fn a_rewrite_that_was_overtaken_is_not_installed() {
+    let made = small_journal(true);
+    let (mut journal, _) = open(made.path());
+    let reader = journal.reader();
+    let mut drop_parts = |_: &Stored| Keep::HeadOnly;
+    let slow = reader.prepare(Position(1), &mut drop_parts).expect("prepares");
+    fill(&mut journal, 1, 2);
+    let fast = reader.prepare(Position(1), &mut |head| match head.position {
+        Position(2) => Keep::Drop,
+        _ => Keep::Whole,
+    });
+    let all = check(&journal);
+    journal.install(fast.expect("prepares")).expect("installs");
+    assert!(matches!(journal.install(slow), Err(RewriteError::NoSegment(Position(1)))));
+    let left: Vec<u64> = all.into_iter().filter(|position| *position != 2).collect();
+    assert_eq!(check(&journal), left);
+    assert!(reader.read(Position(1)).expect("reads").is_some_and(|stored| stored.raw.is_some()));
+    drop(journal);
+    let stray = fs::read_dir(made.path().join("journal")).expect("lists").flatten();
+    assert!(stray.into_iter().all(|entry| entry.path().extension().is_none_or(|extension| extension != "tmp")));
+}
+
+#[test]
+fn fingerprints_are_found_without_their_footer() {
+    let made = small_journal(true);
+    let (journal, _) = open(made.path());
+    let told = |journal: &Journal| -> Vec<Vec<u64>> {
+        journal.reader().fingerprints().map(|segment| segment.expect("reads").1).collect()
+    };
+    let before = told(&journal);
+    let path = segment_paths(made.path()).remove(0);
+    let file = fs::File::options().write(true).open(&path).expect("opens");
+    let end = file.metadata().expect("metadata").len();
+    file.write_all_at(&[0; 20], end - 120).expect("writes");
+    assert_eq!(told(&journal), before);
+}

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk;
 use super::footer::encode_footer;
@@ -13,6 +14,9 @@ use super::group::GroupWriter;
 
 /// Groups of a copy are about this large.
 const GROUP_BYTES: usize = 1 << 20;
+
+/// Tells temporary files of this process apart.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
 /// The name of the segment whose first record has this position.
 pub fn segment_name(first: u64) -> String {
@@ -88,7 +92,9 @@ impl Transcript {
         let (temporary, file) = match reserve {
             Some(path) => (path.to_owned(), File::options().read(true).write(true).open(path)),
             None => {
-                let path = folder.join(format!("{first:020}.tmp"));
+                // Two rewrites of one segment must not share a file.
+                let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+                let path = folder.join(format!("{first:020}-{number}.tmp"));
                 let file = disk::create(&path);
                 (path, file)
             }
