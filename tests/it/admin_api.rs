@@ -10,11 +10,16 @@ const TOKEN: &str = "admin-token-0123456789abcdef";
 
 fn with_some(daemon: &Daemon) {
     for (number, status) in [(1, "completed"), (2, "failed"), (3, "created"), (4, "completed")] {
-        let fields = paygol(json!({ "transaction_id": format!("T-{number}"), "custom": format!("order {number}"), "status": status }));
+        let fields = paygol(
+            json!({ "transaction_id": format!("T-{number}"), "custom": format!("order {number}"), "status": status }),
+        );
         assert_eq!(daemon.paygol(&fields).status, 200);
     }
     assert_eq!(daemon.clickpay("/clickpay", &pay_in(json!({}))).text(), "SUCCESS");
-    assert_eq!(daemon.paygol(&paygol(json!({ "transaction_id": "T-1", "custom": "order 1", "price": "1.00" }))).status, 200);
+    assert_eq!(
+        daemon.paygol(&paygol(json!({ "transaction_id": "T-1", "custom": "order 1", "price": "1.00" }))).status,
+        200
+    );
 }
 
 fn listed(page: &Value) -> Vec<String> {
@@ -35,14 +40,17 @@ fn notifications_are_listed_newest_first_and_every_filter_filters() {
     assert_eq!(list("source=paygol&verdict=compare"), ["order 4", "order 1"]);
     assert_eq!(list("since=2h").len(), 6);
     assert_eq!(list("until=2h").len(), 0);
-    let first = fixtures::text(&daemon.ask("/api/v1/notifications?order_id=order%204")["notifications"][0]["received_at"]);
+    let first =
+        fixtures::text(&daemon.ask("/api/v1/notifications?order_id=order%204")["notifications"][0]["received_at"]);
     assert!(list(&format!("since={first}")).contains(&"order 4".to_owned()), "since is inclusive");
     assert!(!list(&format!("until={first}")).contains(&"order 4".to_owned()), "until is exclusive");
     let page = daemon.ask("/api/v1/notifications?limit=4");
     assert_eq!(listed(&page).len(), 4);
     let rest = daemon.ask(&format!("/api/v1/notifications?limit=4&after={}", fixtures::text(&page["next"])));
     assert_eq!((listed(&rest), &rest["next"]), (vec!["order 2".to_owned(), "order 1".to_owned()], &Value::Null));
-    for bad in ["status=won", "verdict=ok", "outcome=lost", "since=yesterday", "limit=x", "source=Not%20a%20name", "after=x"] {
+    for bad in
+        ["status=won", "verdict=ok", "outcome=lost", "since=yesterday", "limit=x", "source=Not%20a%20name", "after=x"]
+    {
         assert_eq!(daemon.admin_get(&format!("/api/v1/notifications?{bad}")).status, 400, "{bad}");
     }
 }
@@ -55,8 +63,23 @@ fn an_item_has_the_members_that_the_interface_names() {
     let item = daemon.ask("/api/v1/notifications?order_id=order%204")["notifications"][0].clone();
     let keys: Vec<&str> = item.as_object().unwrap().keys().map(String::as_str).collect();
     let named = [
-        "id", "event_id", "source", "provider", "outcome", "received_at", "kind", "status", "order_id",
-        "transaction_id", "amount", "assurance", "expectation", "verdict", "reasons", "times_seen", "last_seen_at",
+        "id",
+        "event_id",
+        "source",
+        "provider",
+        "outcome",
+        "received_at",
+        "kind",
+        "status",
+        "order_id",
+        "transaction_id",
+        "amount",
+        "assurance",
+        "expectation",
+        "verdict",
+        "reasons",
+        "times_seen",
+        "last_seen_at",
     ];
     assert_eq!(keys, named);
     assert_eq!(item["outcome"], "accepted");
@@ -129,19 +152,43 @@ fn the_metrics_have_exactly_the_names_of_the_interface() {
 }
 
 const NAMES: &[&str] = &[
-    "quittance_notifications_total", "quittance_refusals_total", "quittance_events_total", "quittance_ack_seconds",
-    "quittance_commit_seconds", "quittance_commit_batch_size", "quittance_verified_with_key_total",
-    "quittance_forgery_alarms_total", "quittance_relay_published_total", "quittance_relay_backlog_events",
-    "quittance_relay_oldest_seconds", "quittance_relay_connected", "quittance_relay_blocked", "quittance_dead_letters",
-    "quittance_journal_bytes", "quittance_journal_damage_total", "quittance_index_lag_records",
-    "quittance_index_rebuild_progress_ratio", "quittance_quarantine_bytes", "quittance_connections",
-    "quittance_source_silence_seconds", "quittance_build_info",
+    "quittance_notifications_total",
+    "quittance_refusals_total",
+    "quittance_events_total",
+    "quittance_ack_seconds",
+    "quittance_commit_seconds",
+    "quittance_commit_batch_size",
+    "quittance_verified_with_key_total",
+    "quittance_forgery_alarms_total",
+    "quittance_relay_published_total",
+    "quittance_relay_backlog_events",
+    "quittance_relay_oldest_seconds",
+    "quittance_relay_connected",
+    "quittance_relay_blocked",
+    "quittance_dead_letters",
+    "quittance_journal_bytes",
+    "quittance_journal_damage_total",
+    "quittance_index_lag_records",
+    "quittance_index_rebuild_progress_ratio",
+    "quittance_quarantine_bytes",
+    "quittance_connections",
+    "quittance_source_silence_seconds",
+    "quittance_build_info",
 ];
 const SHOWN: &[&str] = &[
-    "quittance_notifications_total", "quittance_events_total", "quittance_ack_seconds", "quittance_commit_seconds",
-    "quittance_commit_batch_size", "quittance_verified_with_key_total", "quittance_relay_backlog_events",
-    "quittance_journal_bytes", "quittance_journal_damage_total", "quittance_index_lag_records",
-    "quittance_index_rebuild_progress_ratio", "quittance_connections", "quittance_build_info",
+    "quittance_notifications_total",
+    "quittance_events_total",
+    "quittance_ack_seconds",
+    "quittance_commit_seconds",
+    "quittance_commit_batch_size",
+    "quittance_verified_with_key_total",
+    "quittance_relay_backlog_events",
+    "quittance_journal_bytes",
+    "quittance_journal_damage_total",
+    "quittance_index_lag_records",
+    "quittance_index_rebuild_progress_ratio",
+    "quittance_connections",
+    "quittance_build_info",
 ];
 
 #[test]

@@ -173,7 +173,8 @@ fn redirect_parameters_decide_nothing_and_leave_no_open_redirect() {
     let daemon = Daemon::start();
     let path = daemon.expects("clickkw", "42", ("6.000", "KWD"), session(1));
     let evil = "&success_url=https://evil.example&order_id=43&amount=0.001&url=//evil.example";
-    let answer = daemon.get(&format!("{path}?message=success&message_type=success&indicator_status={}{evil}", indicator(1)));
+    let answer =
+        daemon.get(&format!("{path}?message=success&message_type=success&indicator_status={}{evil}", indicator(1)));
     lands(&answer, THANKS, "42");
     let data = daemon.only_event();
     assert_eq!(data["order_id"], "42");
@@ -203,8 +204,12 @@ fn clickgems_paid_posted_again_after_a_cancel_is_held() {
 fn clickgems_words_are_read_in_both_spellings() {
     let daemon = Daemon::start();
     for (order, word, status) in [
-        ("a", "partial_paid", "partially_paid"), ("b", "cancelled", "canceled"), ("c", "canceled", "canceled"),
-        ("d", "refunded", "refunded"), ("e", "paid", "paid"), ("f", "surprise", "unknown"),
+        ("a", "partial_paid", "partially_paid"),
+        ("b", "cancelled", "canceled"),
+        ("c", "canceled", "canceled"),
+        ("d", "refunded", "refunded"),
+        ("e", "paid", "paid"),
+        ("f", "surprise", "unknown"),
     ] {
         let path = daemon.expects("clickgem", order, ("5", "CGM"), json!({}));
         assert_eq!(gem(&daemon, &path, word).status, 303);
@@ -225,7 +230,10 @@ fn a_getid_of_order_42_at_order_43_of_the_same_price_is_an_alarm_and_never_told(
     assert_eq!((data["status"].as_str(), data["verdict"].as_str()), (Some("unknown"), Some("hold")));
     assert_eq!(daemon.get(&format!("{path_42}?getid={mine}")).status, 303);
     let data = daemon.last_event();
-    assert_eq!((data["order_id"].as_str(), data["status"].as_str(), data["verdict"].as_str()), (Some("42"), Some("unknown"), Some("hold")));
+    assert_eq!(
+        (data["order_id"].as_str(), data["status"].as_str(), data["verdict"].as_str()),
+        (Some("42"), Some("unknown"), Some("hold"))
+    );
     assert_eq!(alarms(&daemon, "clickgem", "getid"), 1.0, "the right getid is no alarm");
 }
 

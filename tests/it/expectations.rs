@@ -21,7 +21,8 @@ fn a_registration_is_201_the_same_again_200_and_another_amount_409() {
     assert_eq!((again.status, again.json()["return_url"].clone()), (200, answer["return_url"].clone()));
 
     for amount in [json!({ "value": "7", "currency": "KWD" }), json!({ "value": "6.000", "currency": "USD" })] {
-        let other = daemon.expect(&fixtures::with(registration.clone(), json!({ "amount": amount, "session_id": "s-9" })));
+        let other =
+            daemon.expect(&fixtures::with(registration.clone(), json!({ "amount": amount, "session_id": "s-9" })));
         assert!(matches!(other.status, 409 | 422), "{other:?}");
         assert!(other.header("content-type").unwrap().starts_with("application/problem+json"), "{other:?}");
     }
@@ -58,7 +59,8 @@ fn what_the_provider_cannot_carry_is_422() {
         ("clickgem", "gem 7", "5", "CGM"),
         ("clickgem", "../7", "5", "CGM"),
     ] {
-        let registration = json!({ "source": source, "order_id": order, "amount": { "value": value, "currency": currency } });
+        let registration =
+            json!({ "source": source, "order_id": order, "amount": { "value": value, "currency": currency } });
         let answer = daemon.expect(&registration);
         assert_eq!(answer.status, 422, "{registration}: {answer:?}");
     }
@@ -84,7 +86,12 @@ fn what_is_no_registration_is_refused_in_problem_json() {
         assert!((400..500).contains(&answer.status), "{changes}: {answer:?}");
         assert!(answer.header("content-type").unwrap().starts_with("application/problem+json"), "{answer:?}");
     }
-    let cut = daemon.admin_send(&crate::http::request("POST", "/api/v1/expectations", &[("Content-Type", "application/json")], b"{"));
+    let cut = daemon.admin_send(&crate::http::request(
+        "POST",
+        "/api/v1/expectations",
+        &[("Content-Type", "application/json")],
+        b"{",
+    ));
     assert_eq!(cut.status, 400);
 }
 

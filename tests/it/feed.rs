@@ -53,7 +53,9 @@ fn a_limit_above_a_thousand_is_a_thousand_and_nonsense_is_400() {
     let daemon = Daemon::start();
     pay(&daemon, 1);
     assert_eq!(daemon.admin_get("/api/v1/events?limit=100000").status, 200);
-    for bad in ["limit=0", "limit=-1", "limit=x", "wait=61s", "wait=x", "after=x", "after=", "after=%00", "consumer=%20"] {
+    for bad in
+        ["limit=0", "limit=-1", "limit=x", "wait=61s", "wait=x", "after=x", "after=", "after=%00", "consumer=%20"]
+    {
         let answer = daemon.admin_get(&format!("/api/v1/events?{bad}"));
         assert_eq!(answer.status, 400, "{bad}: {answer:?}");
         assert!(answer.header("content-type").unwrap().starts_with("application/problem+json"));

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -448,8 +447,8 @@ impl Daemon {
                 noted["admin"].as_str()?.rsplit('/').find(|part| !part.is_empty())?.parse::<SocketAddr>().ok()
             });
             let said = log.lock().expect("ours").clone();
-            let others = bound_addresses(&said).into_iter().filter(|address| Some(*address) != admin);
-            admin.zip(others.last()).ok_or(())
+            let mut others = bound_addresses(&said).into_iter().filter(|address| Some(*address) != admin);
+            admin.zip(others.next_back()).ok_or(())
         });
         match found {
             Ok((admin, public)) => (self.admin, self.public) = (admin, public),
@@ -519,11 +518,6 @@ fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) 
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     let _ = rustix::process::kill_process(pid, signal);
-}
-
-/// Whether a process was ended by that signal.
-pub fn ended_by(status: ExitStatus, signal: i32) -> bool {
-    status.signal() == Some(signal)
 }
 
 /// Asks again until it is `Ok`, and fails the test with the last error when patience is over.

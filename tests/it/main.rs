@@ -6,5 +6,17 @@ mod fixtures;
 mod harness;
 mod http;
 
+mod admin_api;
+mod browser_returns;
+mod durability;
+mod expectations;
+mod feed;
+mod http_rules;
+mod main_job;
+mod process;
 mod schema;
+mod secrets;
+mod shifted;
+mod signatures;
+mod single_use;
 mod tidy;

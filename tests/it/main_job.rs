@@ -35,7 +35,10 @@ fn a_clickpay_payment_is_kept_answered_success_and_told_once() {
     assert_eq!(data["amount"], json!({ "value": "10000.00", "currency": "IDR", "minor_units": 1_000_000 }));
     assert_eq!(data["fee"], json!({ "value": "250.00", "currency": "IDR", "minor_units": 25_000 }));
     assert_eq!(data["payer"]["name"], "Neo");
-    assert_eq!(data["provider_fields"], json!({ "code": "00", "msg": "SUCCESS", "payData": "https://link.example/pay" }));
+    assert_eq!(
+        data["provider_fields"],
+        json!({ "code": "00", "msg": "SUCCESS", "payData": "https://link.example/pay" })
+    );
 }
 
 #[test]
@@ -130,8 +133,7 @@ fn a_clickgem_return_sends_the_buyer_to_the_thanks_page_and_holds() {
     let mut daemon = Daemon::start();
     let path = daemon.expects("clickgem", "gem-7", ("5", "CGM"), json!({}));
     let body = format!("api_signature={GEM_API_SIGNATURE}&status=paid");
-    let (answer, data) =
-        twice(&mut daemon, |d| d.post(&path, "application/x-www-form-urlencoded", body.as_bytes()));
+    let (answer, data) = twice(&mut daemon, |d| d.post(&path, "application/x-www-form-urlencoded", body.as_bytes()));
     assert_eq!((answer.status, answer.location()), (303, "https://shop.example.com/thanks?order=gem-7"));
     assert_eq!((data["status"].as_str(), data["verdict"].as_str()), (Some("paid"), Some("hold")));
     assert_eq!(data["expectation"], "unchecked");
@@ -168,13 +170,13 @@ fn forgeries_of_every_provider_are_refused_and_told_nobody() {
         assert_eq!((answer.status, answer.location()), (303, "https://shop.example.com/sorry?order="));
     }
     let path = daemon.expects("clickgem", "gem-9", ("5", "CGM"), json!({}));
-    let answer = daemon.post(&path, "application/x-www-form-urlencoded", b"api_signature=wrong-wrong-wrong&status=paid");
+    let answer =
+        daemon.post(&path, "application/x-www-form-urlencoded", b"api_signature=wrong-wrong-wrong&status=paid");
     assert_eq!((answer.status, answer.location()), (303, "https://shop.example.com/sorry?order="));
 
     assert_eq!(daemon.feed(), Vec::<Value>::new());
-    let refused = |source: &str| daemon.metric(&format!(r#"quittance_notifications_total{{outcome="refused",source="{source}"}}"#));
-    assert_eq!(
-        ["clickpay-id", "paygol", "paygol-ipn", "clickkw", "clickgem"].map(refused),
-        [1.0, 1.0, 1.0, 1.0, 2.0]
-    );
+    let refused = |source: &str| {
+        daemon.metric(&format!(r#"quittance_notifications_total{{outcome="refused",source="{source}"}}"#))
+    };
+    assert_eq!(["clickpay-id", "paygol", "paygol-ipn", "clickkw", "clickgem"].map(refused), [1.0, 1.0, 1.0, 1.0, 2.0]);
 }

@@ -48,14 +48,20 @@ fn as_notifications() -> Vec<Value> {
     let tail = "SUCCESSsuccess1.0010000.00552538080348274688";
     vec![
         // The order's own amount, fee and number, with all that follows put where names are free.
-        with(common.clone(), json!({ "platRespCode": "SUCCESS", "platRespMessage": "success", "productDetail": &tail[14..] })),
+        with(
+            common.clone(),
+            json!({ "platRespCode": "SUCCESS", "platRespMessage": "success", "productDetail": &tail[14..] }),
+        ),
         with(common.clone(), json!({ "status": tail })),
         with(common.clone(), json!({ "platOrderNum": format!("552538080348274688{tail}") })),
         with(common.clone(), json!({ "zzz": tail })),
         // Everything up to the attacker's own product text becomes payData: a reading without any fault.
-        with(common, json!({
-            "payData": "https://link.example/pay250.0010000.00552538080348274688SUCCESSsuccess", "payFee": "1.00",
-        })),
+        with(
+            common,
+            json!({
+                "payData": "https://link.example/pay250.0010000.00552538080348274688SUCCESSsuccess", "payFee": "1.00",
+            }),
+        ),
     ]
 }
 
@@ -113,7 +119,9 @@ fn neither_the_shifted_message_nor_the_genuine_one_is_told_whichever_comes_first
         assert_eq!(events.len(), 2, "both are kept");
         assert!(events[1]["reasons"].as_array().unwrap().contains(&json!("conflict")), "{:#}", events[1]);
         assert_eq!(events[0]["assurance"], "ambiguous");
-        let alarms = |kind| daemon.metric(&format!(r#"quittance_forgery_alarms_total{{kind="{kind}",source="clickpay-loose"}}"#));
+        let alarms = |kind| {
+            daemon.metric(&format!(r#"quittance_forgery_alarms_total{{kind="{kind}",source="clickpay-loose"}}"#))
+        };
         assert!(alarms("restring") + alarms("conflict") >= 1.0);
     }
 }
@@ -140,7 +148,11 @@ fn a_shift_within_the_undecided_fields_is_the_same_decision_and_told_once() {
     let verdicts = daemon.verdicts();
     assert_eq!(verdicts.iter().filter(|v| told(v)).count(), 1, "{:#?}", daemon.feed());
     let first = &daemon.events()[0];
-    assert!(first["unproven"].as_array().unwrap().contains(&json!("payFee")) || first["unproven"].as_array().unwrap().contains(&json!("fee")), "{first:#}");
+    assert!(
+        first["unproven"].as_array().unwrap().contains(&json!("payFee"))
+            || first["unproven"].as_array().unwrap().contains(&json!("fee")),
+        "{first:#}"
+    );
 }
 
 #[test]

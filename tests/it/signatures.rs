@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::fixtures::{self, LEGACY_SECRET, PAYGOL_SECRET, clickpay_body, legacy, pay_in, pay_out, paygol, vectors, with};
+use crate::fixtures::{
+    self, LEGACY_SECRET, PAYGOL_SECRET, clickpay_body, legacy, pay_in, pay_out, paygol, vectors, with,
+};
 use crate::harness::Daemon;
 use crate::http::{self, Answer};
 
@@ -83,7 +85,9 @@ fn comparison_looks_at_case_and_at_every_byte() {
     refused(&daemon, &daemon.legacy(&legacy(json!({ "key": LEGACY_SECRET[..20] }))), "half a key");
     refused(&daemon, &daemon.legacy(&legacy(json!({ "key": format!("{LEGACY_SECRET}x") }))), "a key and a letter");
     let query = fixtures::form(&legacy(json!({ "key": null })));
-    for more in [format!("key[]={LEGACY_SECRET}"), format!("key={LEGACY_SECRET}&key={LEGACY_SECRET}"), "key=true".into()] {
+    for more in
+        [format!("key[]={LEGACY_SECRET}"), format!("key={LEGACY_SECRET}&key={LEGACY_SECRET}"), "key=true".into()]
+    {
         refused(&daemon, &daemon.get(&format!("/paygol/ipn?{query}&{more}")), &more);
     }
     let signature = fixtures::paygol_signature(&paygol(json!({})), PAYGOL_SECRET);
@@ -119,7 +123,9 @@ fn another_service_is_refused_although_signed() {
     let daemon = Daemon::start();
     refused(&daemon, &daemon.paygol(&paygol(json!({ "service_id": "124" }))), "Paygol's service 124");
     refused(&daemon, &daemon.legacy(&legacy(json!({ "service_id": "123" }))), "legacy service 123");
-    let count = |source: &str| daemon.metric(&format!(r#"quittance_refusals_total{{reason="wrong_service",source="{source}"}}"#));
+    let count = |source: &str| {
+        daemon.metric(&format!(r#"quittance_refusals_total{{reason="wrong_service",source="{source}"}}"#))
+    };
     assert_eq!((count("paygol"), count("paygol-ipn")), (1.0, 1.0));
 }
 
@@ -207,7 +213,10 @@ fn a_new_field_of_paygol_changes_nothing() {
     let daemon = Daemon::start();
     assert_eq!(daemon.paygol(&paygol(json!({ "loyalty": "gold" }))).status, 200);
     let data = daemon.only_event();
-    assert_eq!((data["verdict"].as_str(), data["provider_fields"]["loyalty"].as_str()), (Some("compare"), Some("gold")));
+    assert_eq!(
+        (data["verdict"].as_str(), data["provider_fields"]["loyalty"].as_str()),
+        (Some("compare"), Some("gold"))
+    );
 }
 
 #[test]

@@ -24,7 +24,9 @@ fn thirty_two_deliveries_at_once_are_one_event() {
         }
     });
     daemon.only_event();
-    let count = |outcome| daemon.metric(&format!(r#"quittance_notifications_total{{outcome="{outcome}",source="clickpay-id"}}"#));
+    let count = |outcome| {
+        daemon.metric(&format!(r#"quittance_notifications_total{{outcome="{outcome}",source="clickpay-id"}}"#))
+    };
     assert_eq!((count("accepted"), count("duplicate")), (1.0, 31.0));
 }
 
@@ -48,7 +50,10 @@ fn two_transactions_for_one_expected_order_are_paid_twice() {
     let daemon = Daemon::start();
     daemon.expects("clickpay-id", "T1231511321515", ("10000", "IDR"), json!({}));
     assert_eq!(daemon.clickpay("/clickpay", &pay_in(json!({}))).text(), "SUCCESS");
-    assert_eq!(daemon.clickpay("/clickpay", &pay_in(json!({ "platOrderNum": "552538080348274699" }))).text(), "SUCCESS");
+    assert_eq!(
+        daemon.clickpay("/clickpay", &pay_in(json!({ "platOrderNum": "552538080348274699" }))).text(),
+        "SUCCESS"
+    );
     let events = daemon.events();
     assert_eq!((events[0]["verdict"].as_str(), events[0]["expectation"].as_str()), (Some("fulfil"), Some("match")));
     assert_eq!((events[1]["verdict"].as_str(), &events[1]["reasons"]), (Some("hold"), &json!(["paid_twice"])));
@@ -64,7 +69,10 @@ fn what_was_said_before_a_crash_is_not_said_again_after_it() {
     daemon.crash_and_restart();
     assert_eq!(daemon.clickpay("/clickpay", &pay_in(json!({}))).text(), "SUCCESS");
     assert_eq!(daemon.clickpay("/clickpay/twin", &pay_in(json!({}))).text(), "SUCCESS");
-    assert_eq!(daemon.clickpay("/clickpay", &pay_in(json!({ "platOrderNum": "552538080348274699" }))).text(), "SUCCESS");
+    assert_eq!(
+        daemon.clickpay("/clickpay", &pay_in(json!({ "platOrderNum": "552538080348274699" }))).text(),
+        "SUCCESS"
+    );
     assert_eq!(daemon.verdicts()[0], "fulfil");
     assert_eq!(told(&daemon.verdicts()), 1, "{:#?}", daemon.feed());
 }
@@ -151,12 +159,10 @@ fn a_late_message_does_not_drag_a_paid_order_back() {
 #[test]
 fn what_contradicts_itself_is_unknown_and_never_told() {
     let daemon = Daemon::start();
-    for (at, changes) in [
-        json!({ "code": "00", "msg": "FAIL" }),
-        json!({ "code": "00", "msg": "SUCCESS", "status": "PAY_ERROR" }),
-    ]
-    .into_iter()
-    .enumerate()
+    for (at, changes) in
+        [json!({ "code": "00", "msg": "FAIL" }), json!({ "code": "00", "msg": "SUCCESS", "status": "PAY_ERROR" })]
+            .into_iter()
+            .enumerate()
     {
         let changes = fixtures::with(changes, json!({ "platOrderNum": format!("55253808034827470{at}") }));
         assert_eq!(daemon.clickpay("/clickpay", &pay_in(changes)).text(), "SUCCESS");
@@ -170,7 +176,9 @@ fn paygol_with_a_foreign_custom_and_a_cent_is_held_where_the_amount_is_expected(
     let daemon = Daemon::start();
     daemon.expects("paygol", "order 9", ("7500.00", "CLP"), json!({}));
     daemon.expects("paygol", "order 10", ("0.01", "USD"), json!({}));
-    for (order, transaction, reason) in [("order 9", "T-1", "amount_mismatch"), ("order 10", "T-2", "currency_mismatch")] {
+    for (order, transaction, reason) in
+        [("order 9", "T-1", "amount_mismatch"), ("order 10", "T-2", "currency_mismatch")]
+    {
         let fields = paygol(json!({ "custom": order, "transaction_id": transaction, "price": "0.01" }));
         assert_eq!(daemon.paygol(&fields).status, 200);
         let data = daemon.last_event();

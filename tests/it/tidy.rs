@@ -78,10 +78,10 @@ fn the_relay_knows_no_listener_and_no_provider() {
 
 #[test]
 fn a_provider_touches_no_store_no_network_and_is_not_async() {
+    // The answer depends on what the store decided: the outcome's vocabulary, and nothing else of it.
+    let vocabulary = regex::Regex::new(r"\bcrate::store::(Committed|\{Committed, Outcome\}|Outcome);").unwrap();
     let mut places = Vec::new();
     for file in files("src").iter().filter(|f| f.is_of("provider")) {
-        // The answer depends on what the store decided: the outcome's vocabulary, and nothing else of it.
-        let vocabulary = regex::Regex::new(r"\bcrate::store::(Committed|\{Committed, Outcome\}|Outcome);").unwrap();
         places.extend(
             imports(file, &["store", "listener", "admin", "app"]).into_iter().filter(|l| !vocabulary.is_match(l)),
         );
