@@ -11,7 +11,7 @@ pub(crate) mod connection;
 pub(crate) mod intake;
 pub(crate) mod respond;
 pub(crate) mod routes;
-pub(crate) mod strict;
+pub mod strict;
 pub(crate) mod watch;
 
 use std::future::Future;

@@ -247,7 +247,7 @@ fn a_full_disk_is_503_and_unready_and_it_goes_on_when_there_is_room() {
         Config { store: "segment = \"1MiB\"".into(), store_path: disk.0.path().join("store"), ..Config::default() };
     let mut daemon = Daemon::with(config);
     let mut acknowledged = BTreeSet::new();
-    let mut send = |daemon: &Daemon, number: u64, acknowledged: &mut BTreeSet<String>| {
+    let send = |daemon: &Daemon, number: u64, acknowledged: &mut BTreeSet<String>| {
         let answer = daemon.send(&numbered(number));
         if answer.status == 200 {
             acknowledged.insert(format!("T-{number}"));
