@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit, Mac};
 use num_bigint::BigUint;
-use quittance::config::Config;
+use quittance::config::{Config, ProviderSettings};
 use quittance::event::OrderId;
 use quittance::listener::{Endpoint, Routes};
 use quittance::metrics::Metrics;
+use quittance::provider::split::{Grammars, Type};
 use quittance::provider::{self, Provider, Received};
 use sha2::Sha256;
 
@@ -76,7 +77,8 @@ fn config() -> Config {
 fn routes() -> &'static Routes {
     static ROUTES: OnceLock<Routes> = OnceLock::new();
     ROUTES.get_or_init(|| {
-        let (config, metrics) = (config(), Metrics::new());
+        let config = config();
+        let metrics = Metrics::new(&config.sources, jiff::Timestamp::UNIX_EPOCH).expect("series");
         Routes::new(config.sources.iter().map(|source| Endpoint::new(source, provider::build(source), &metrics)))
     })
 }
@@ -174,6 +176,26 @@ pub fn verify(provider: &dyn Provider, received: Received) {
     }
 }
 
+/// Lays every type of message over the string: the count is bounded, and what nothing fits has no decision.
+pub fn count_decisions(string: &str) {
+    static GRAMMARS: OnceLock<[Arc<Grammars>; 2]> = OnceLock::new();
+    let both = GRAMMARS.get_or_init(|| {
+        let Some(ProviderSettings::ClickPay(settings)) = config().sources.into_iter().next().map(|s| s.provider) else {
+            panic!("the first source is ClickPay's");
+        };
+        let make = |order, amount| Grammars::new(order, amount, &settings.fields, &settings.optional_fields);
+        let strict = make(Some("^T[0-9]{13}$"), Some(r"^[0-9]+\.[0-9]{2}$"));
+        [make(None, None), strict].map(|grammars| Arc::new(grammars.expect("patterns that are right")))
+    });
+    let sent: Vec<(String, String)> = vec![("orderNum".into(), string.chars().take(8).collect())];
+    let [loose, strict] = both.each_ref().map(|grammars| grammars.read(string, Type::PayIn, &sent));
+    for reading in [&loose, &strict] {
+        assert!(reading.decisions <= 64);
+        assert!(!reading.cross_type || reading.decisions >= 1);
+    }
+    assert!(strict.decisions <= loose.decisions, "a narrower grammar allows no more");
+}
+
 /// The first request in these bytes, sent to the source that its path names: at most one is asked.
 pub fn request(data: &[u8]) {
     let end = data.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(data.len());
@@ -188,9 +210,7 @@ pub fn request(data: &[u8]) {
     };
     let mut headers = http::HeaderMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(':')).take(64) {
-        if let (Ok(name), Ok(value)) =
-            (name.parse::<http::HeaderName>(), http::HeaderValue::from_str(value.trim()))
-        {
+        if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), http::HeaderValue::from_str(value.trim())) {
             headers.append(name, value);
         }
     }
