@@ -10,19 +10,19 @@
 //! ([`store`]), what receives ([`listener`]), what is asked ([`admin`]), and what puts it together ([`app`],
 //! [`cmd`]). ARCHITECTURE.md draws the map.
 
-pub mod event;
-pub mod verdict;
-pub mod config;
-pub mod quarantine;
-pub mod provider;
-pub mod expectation;
-pub mod store;
-pub mod clock;
-pub mod metrics;
-pub mod telemetry;
-pub mod cli;
-pub mod cmd;
-pub mod drain;
-pub mod listener;
-pub mod sink;
 pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod cmd;
+pub mod config;
+pub mod drain;
+pub mod event;
+pub mod expectation;
+pub mod listener;
+pub mod metrics;
+pub mod provider;
+pub mod quarantine;
+pub mod sink;
+pub mod store;
+pub mod telemetry;
+pub mod verdict;

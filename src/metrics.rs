@@ -22,7 +22,6 @@ use crate::store::{Alarm, Figures, Outcome};
 
 crate::event::status::words! {
     /// The labels of `quittance_refusals_total`.
-    #[expect(missing_docs, reason = "each is its word")]
     RefusalReason {
         Malformed = "malformed", NoSignature = "no_signature", BadSignature = "bad_signature",
         WrongService = "wrong_service", WrongTag = "wrong_tag", Method = "method", ContentType = "content_type",
@@ -33,7 +32,6 @@ crate::event::status::words! {
 
 crate::event::status::words! {
     /// The labels of `quittance_relay_published_total`.
-    #[expect(missing_docs, reason = "each is its word")]
     Published { Confirmed = "confirmed", Returned = "returned", Nacked = "nacked", Timeout = "timeout" }
 }
 

@@ -95,6 +95,7 @@ pub struct Verified {
     /// Click KW: the source says `accept_indicator = true`.
     pub accept_indicator: bool,
     /// Private, so that nothing outside this module can build the type.
+    #[expect(dead_code, reason = "it is there to be needed, not to be read")]
     proof: Proof,
 }
 
@@ -315,9 +316,8 @@ impl Verified {
     /// The digest over what decides: kind, the provider's status words, order, transaction, amounts and
     /// currencies, each with name and length. Amounts go in by value, so `10.0` repeats `10.00`.
     pub fn digest_of(kind: Kind, words: &[(&str, &str)], details: &Details) -> Digest {
-        let amounts = [&details.amount, &details.requested_amount, &details.fee].map(|money| {
-            money.as_ref().map(|m| format!("{} {}", m.value.canonical(), m.currency))
-        });
+        let amounts = [&details.amount, &details.requested_amount, &details.fee]
+            .map(|money| money.as_ref().map(|m| format!("{} {}", m.value.canonical(), m.currency)));
         let mut parts: Vec<Option<&[u8]>> = vec![Some(b"kind"), Some(kind.as_str().as_bytes())];
         for (name, word) in words {
             parts.extend([Some(name.as_bytes()), Some(word.as_bytes())]);

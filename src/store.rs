@@ -16,9 +16,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::event::{
-    EventId, Kind, Money, NotificationId, OrderId, Position, SourceName, Status, Verdict,
-};
+use crate::event::{EventId, Kind, Money, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::{Bearer, Verified};
 
 /// What a store call returns when it must wait for a disk.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use jiff::Timestamp;
+use serde::Serializer;
 use uuid::Uuid;
 
 /// A source's name, `[a-z0-9-]{1,32}`. It is for ever: journal, metrics and routing keys carry it.
@@ -35,8 +36,7 @@ pub struct Position(pub u64);
 pub struct Digest(pub [u8; 32]);
 
 fn is_name(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 impl SourceName {
@@ -72,24 +72,35 @@ impl OrderId {
     }
     /// Whether a return URL can carry it: `^[A-Za-z0-9_-]{1,64}$`.
     pub fn fits_url(&self) -> bool {
-        (1..=64).contains(&self.0.len())
-            && self.0.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        (1..=64).contains(&self.0.len()) && self.0.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     }
 }
 
 impl NotificationId {
-    /// A new id, ordered by time.
-    pub fn now() -> Self {
-        Self(Uuid::now_v7())
+    /// A new id for what will stand at `position`, ordered by time.
+    pub fn new(at: Timestamp, position: Position) -> Self {
+        Self(uuid_at(at, position, false))
     }
 }
 
 impl EventId {
-    /// A new id, ordered by time.
-    pub fn now() -> Self {
-        Self(Uuid::now_v7())
+    /// A new id for what will stand at `position`, ordered by time.
+    pub fn new(at: Timestamp, position: Position) -> Self {
+        Self(uuid_at(at, position, true))
     }
 }
+
+/// UUIDv7 whose random part holds the position (44 bits) and which of a record's two ids it is (1 bit), so that a
+/// record is found by its id without an index; 29 bits are random. Whoever looks one up compares the whole id.
+fn uuid_at(at: Timestamp, position: Position, event: bool) -> Uuid {
+    let random = Uuid::new_v4().as_u128();
+    let low = u128::from(position.0 & POSITION_MASK) << 18 | u128::from(event) << 17 | (random & 0x1_ffff);
+    let millis = u128::from(u64::try_from(at.as_millisecond()).unwrap_or(0) & 0xffff_ffff_ffff);
+    let high = millis << 16 | 0x7000 | (random >> 64 & 0xfff);
+    Uuid::from_u128(high << 64 | 0b10 << 62 | low)
+}
+
+const POSITION_MASK: u64 = (1 << 44) - 1;
 
 macro_rules! uuid_id {
     ($name:ident) => {
@@ -97,6 +108,10 @@ macro_rules! uuid_id {
             /// `None` unless `text` is a hyphenated UUID.
             pub fn parse(text: &str) -> Option<Self> {
                 (text.len() == 36).then(|| Uuid::try_parse(text).ok().map(Self)).flatten()
+            }
+            /// Where the record with this id would stand, if this store made it.
+            pub fn position(self) -> Position {
+                Position((self.0.as_u128() >> 18) as u64 & POSITION_MASK)
             }
             /// The sixteen bytes kept in the journal.
             pub fn to_bytes(self) -> [u8; 16] {
@@ -132,11 +147,7 @@ macro_rules! text_id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 // Control characters from outside never reach a terminal or a log unescaped.
-                if self.0.chars().any(char::is_control) {
-                    self.0.escape_debug().fmt(f)
-                } else {
-                    f.write_str(&self.0)
-                }
+                if self.0.chars().any(char::is_control) { self.0.escape_debug().fmt(f) } else { f.write_str(&self.0) }
             }
         }
         impl fmt::Debug for $name {
@@ -199,7 +210,7 @@ impl fmt::Debug for Digest {
         fmt::Display::fmt(self, f)
     }
 }
-impl Serialize for Digest {
+impl serde::Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -208,6 +219,18 @@ impl Serialize for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_a_uuid_of_version_7_that_knows_its_place() {
+        let at = Timestamp::from_millisecond(1_795_162_530_123).expect("a time");
+        let (one, two) = (NotificationId::new(at, Position(77)), EventId::new(at, Position(77)));
+        assert_eq!((one.position(), two.position()), (Position(77), Position(77)));
+        assert_ne!(one.to_bytes(), two.to_bytes());
+        let uuid = Uuid::parse_str(&one.to_string()).expect("a UUID");
+        assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
+        assert_eq!(uuid.get_timestamp().map(|t| t.to_unix().0), Some(1_795_162_530));
+        assert_ne!(NotificationId::new(at, Position(77)), one, "two of one place differ");
+    }
 
     #[test]
     fn names_are_checked() {

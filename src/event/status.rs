@@ -1,6 +1,5 @@
 //! Words of the event: what kind of payment movement, and in which state it is.
 
-
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*

@@ -1,1 +1,1 @@
-//! (to come)
+//! What every store promises, as tests.

@@ -1,4 +1,417 @@
-//! The embedded store: the journal is the truth, sled is its index.
+//! The embedded store: the journal is the truth, sled is its index, one thread writes.
+//!
+//! A start takes the lock, and everything else happens on threads of the store's own: opening the journal (again and
+//! again while the disk refuses), bringing the index up, committing, indexing, retiring. Until the keys are complete
+//! it answers `NotReady`; reading works as soon as the journal is open.
 
+pub mod committer;
+pub mod decide;
+pub mod fields;
+pub mod filter;
+pub mod index;
 pub mod journal;
 pub mod lock;
+pub mod overlay;
+pub mod query;
+pub mod raw;
+pub mod rebuild;
+pub mod record;
+pub mod retention;
+pub mod seal;
+pub mod sinks;
+pub mod start;
+pub mod state;
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Clock;
+use crate::config::{Config, Retention};
+use crate::event::{AccountName, Digest, NotificationId, OrderId, Position, SourceName};
+use crate::metrics::CommitMetrics;
+use crate::provider::{Claim, Verified};
+use crate::store::{
+    Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness, Registered,
+    Registration, Settled, Store, StoreError, TimelineEntry, Unavailable,
+};
+use committer::{Job, Notification, Registering};
+use filter::Filter;
+use index::Index;
+use journal::Reader;
+use lock::{Lock, LockError};
+use overlay::Preloaded;
+use record::{Expected, Record};
+use seal::Seal;
+use sinks::Sinks;
+use state::{Key, Keys};
+use status::Shared;
+
+/// How a store is to be kept.
+#[derive(Clone)]
+pub struct Options {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Size at which a segment is sealed.
+    pub segment_bytes: u64,
+    /// Records the index may lag behind.
+    pub index_lag: usize,
+    /// What is kept how long.
+    pub retention: Retention,
+    /// How often is looked for something to retire.
+    pub retention_tick: Duration,
+    /// Commits that may wait.
+    pub max_in_flight: usize,
+    /// `policy.fulfil = "never"`.
+    pub fulfil_never: bool,
+    /// The store comes from a backup: hold everything.
+    pub restored: bool,
+    /// Somebody has looked: the clock is right although the newest record says otherwise.
+    pub confirm_clock: bool,
+    /// The sources' accounts.
+    pub accounts: BTreeMap<SourceName, AccountName>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// For the histograms.
+    pub metrics: Option<CommitMetrics>,
+    /// Draw a progress bar while the index is built.
+    pub progress_bar: bool,
+}
+
+/// The store. A cheap clone.
+#[derive(Clone)]
+pub struct Embedded(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    lock: Lock,
+    shared: Arc<Shared>,
+    /// Set once the journal and the index are open.
+    live: OnceLock<Live>,
+    in_flight: AtomicUsize,
+    head: watch::Sender<Position>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// An open journal and what belongs to it.
+struct Live {
+    reader: Reader,
+    index: Arc<Index>,
+    filter: Arc<Filter>,
+    seal: Seal,
+    keys: Keys,
+    sinks: Arc<Sinks>,
+    turns: Arc<AtomicU64>,
+    accounts: BTreeMap<SourceName, AccountName>,
+    store_id: [u8; 16],
+    /// Set once the keys are complete.
+    jobs: OnceLock<SyncSender<Job>>,
+}
+
+/// One of the jobs that may wait; counts itself out when dropped.
+struct InFlight(Arc<Inner>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Options {
+    /// What a configuration says.
+    pub fn of(config: &Config, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            path: config.store.path.clone(),
+            segment_bytes: config.store.segment_bytes,
+            index_lag: config.store.index_lag,
+            retention: config.retention,
+            retention_tick: Duration::from_secs(60),
+            max_in_flight: config.listener.max_in_flight,
+            fulfil_never: config.fulfil_never,
+            restored: false,
+            confirm_clock: false,
+            accounts: config.sources.iter().map(|s| (s.name.clone(), s.account.clone())).collect(),
+            clock,
+            metrics: None,
+            progress_bar: false,
+        }
+    }
+}
+
+impl Embedded {
+    /// Takes the store's lock and starts its threads; the rest happens behind the scenes.
+    ///
+    /// # Errors
+    /// [`LockError`]: another process has the store, or its folder cannot be made.
+    pub fn open(options: Options) -> Result<Self, LockError> {
+        let lock = Lock::take(&options.path)?;
+        let inner = Arc::new(Inner {
+            options,
+            lock,
+            shared: Arc::new(Shared::default()),
+            live: OnceLock::new(),
+            in_flight: AtomicUsize::new(0),
+            head: watch::Sender::new(Position(0)),
+            threads: Mutex::new(Vec::new()),
+        });
+        start::begin(&inner);
+        Ok(Self(inner))
+    }
+
+    /// Notes in the lock file where the admin API listens.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn announce(&self, admin: &str) -> Result<(), LockError> {
+        self.0.lock.announce(admin)
+    }
+
+    /// Why the store failed for good; the process must end when it is told.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.0.shared.fatal()
+    }
+
+    fn live(&self) -> Result<&Live, StoreError> {
+        self.0.live.get().ok_or_else(|| StoreError::Index("the journal is not open yet".to_owned()))
+    }
+
+    /// Counts a job in, unless too many wait or the store does not take any.
+    fn enter(&self) -> Result<(InFlight, &Live, &SyncSender<Job>), Unavailable> {
+        let inner = &self.0;
+        if inner.shared.is_draining() {
+            return Err(Unavailable::Draining);
+        }
+        if inner.shared.has_failed() {
+            return Err(Unavailable::Storage);
+        }
+        let live = inner.live.get();
+        let Some((live, jobs)) = live.and_then(|live| Some((live, live.jobs.get()?))) else {
+            let refused = inner.shared.is_full();
+            return Err(if refused { Unavailable::Storage } else { Unavailable::NotReady });
+        };
+        if inner.in_flight.fetch_add(1, Ordering::AcqRel) >= inner.options.max_in_flight {
+            inner.in_flight.fetch_sub(1, Ordering::AcqRel);
+            return Err(Unavailable::Overloaded);
+        }
+        let entered = InFlight(Arc::clone(inner));
+        if inner.shared.lag() > inner.options.index_lag as u64 {
+            return Err(Unavailable::Overloaded);
+        }
+        Ok((entered, live, jobs))
+    }
+}
+
+fn send(jobs: &SyncSender<Job>, job: Job) -> Result<(), Unavailable> {
+    jobs.try_send(job).map_err(|error| match error {
+        TrySendError::Full(_) => Unavailable::Overloaded,
+        TrySendError::Disconnected(_) => Unavailable::Draining,
+    })
+}
+
+/// Does on the caller's thread what needs no order: hashes, cuts secrets, finds which keys may be known.
+fn prepare(
+    live: &Live,
+    verified: Verified,
+    reply: oneshot::Sender<Result<Committed, Unavailable>>,
+) -> (Box<Notification>, Vec<Key>) {
+    let raw = raw::encode(&verified.received, &verified.cuts, &live.seal);
+    let indicator = match &verified.claim {
+        Claim::Indicator { indicator: Some(bearer), .. } => Some(live.seal.of("indicator", bearer.expose().as_bytes())),
+        Claim::Indicator { indicator: None, .. } | Claim::Status(_) => None,
+    };
+    let keys = &live.keys;
+    let (account, details) = (&verified.account, &verified.details);
+    let mut wanted = vec![keys.seen(&verified.source, &verified.idempotency)];
+    wanted.extend(details.order_id.as_ref().map(|order| keys.order(account, order)));
+    wanted.extend(verified.signed.as_ref().map(|signed| keys.signed(signed)));
+    wanted.extend(verified.getid.as_ref().map(|getid| keys.getid(account, getid)));
+    if let Claim::Status(status) = verified.claim {
+        let (transaction, order) = (details.transaction_id.as_deref(), details.order_id.as_ref());
+        wanted.extend(keys.told(account, verified.kind, transaction, order, status));
+    }
+    wanted.retain(|key| live.filter.may_contain(key.fingerprint()));
+    let rivals = verified.ambiguity.as_ref().and_then(|ambiguity| ambiguity.candidate_orders());
+    let raw_hash = Digest::of(&raw);
+    let preloaded = Preloaded { turn: live.turns.load(Ordering::Acquire), ..Preloaded::default() };
+    (Box::new(Notification { verified, raw, raw_hash, indicator, rivals, preloaded, reply }), wanted)
+}
+
+impl Store for Embedded {
+    fn commit(&self, verified: Verified) -> Pending<'static, Result<Committed, Unavailable>> {
+        let (reply, answer) = oneshot::channel();
+        let entered = match self.enter() {
+            Err(unavailable) => return Box::pin(std::future::ready(Err(unavailable))),
+            Ok((in_flight, live, jobs)) => {
+                let (job, known) = prepare(live, verified, reply);
+                if known.is_empty() {
+                    // New as far as memory knows: nothing is read, nothing is waited for.
+                    send(jobs, Job::Notification(job)).map(|()| in_flight)
+                } else {
+                    let store = self.clone();
+                    tokio::task::spawn_blocking(move || store.look_ahead(job, &known));
+                    Ok(in_flight)
+                }
+            }
+        };
+        Box::pin(async move {
+            let _in_flight = entered?;
+            answer.await.unwrap_or(Err(Unavailable::Draining))
+        })
+    }
+
+    fn expect(&self, registration: Registration) -> Pending<'static, Result<Registered, ExpectError>> {
+        let Some(account) = self.0.options.accounts.get(&registration.source).cloned() else {
+            return Box::pin(std::future::ready(Err(ExpectError::NoSource)));
+        };
+        let (reply, answer) = oneshot::channel();
+        let entered = self.enter().and_then(|(in_flight, live, jobs)| {
+            let indicator = registration.indicator.as_ref();
+            let expected = Expected {
+                source: registration.source,
+                account,
+                order: registration.order,
+                kind: registration.kind,
+                amount: registration.amount,
+                session: registration.session,
+                indicator: indicator.map(|bearer| live.seal.of("indicator", bearer.expose().as_bytes())),
+                expires_at: registration.expires_at,
+            };
+            send(jobs, Job::Expectation(Box::new(Registering { expected, reply }))).map(|()| in_flight)
+        });
+        Box::pin(async move {
+            let _in_flight = entered?;
+            answer.await.unwrap_or(Err(ExpectError::Unavailable(Unavailable::Draining)))
+        })
+    }
+
+    fn due(&self, sink: &str, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let live = self.live()?;
+        // Before the keys are complete nobody knows how far the sinks have come.
+        if live.jobs.get().is_none() { Ok(Vec::new()) } else { live.due(sink, limit) }
+    }
+
+    fn settle(&self, sink: &str, position: Position, how: Settled) {
+        let Ok(live) = self.live() else { return };
+        if let Some(letter) = live.sinks.settle(sink, position, how)
+            && let Some(jobs) = live.jobs.get()
+        {
+            let (reply, _) = oneshot::channel();
+            let _ = jobs.send(Job::Append(vec![Record::DeadLetter(letter)], reply));
+        }
+    }
+
+    fn events(&self, after: Position, limit: usize) -> Result<Vec<FeedEntry>, StoreError> {
+        self.live()?.events(after, limit)
+    }
+
+    fn acknowledge(&self, consumer: &str, position: Position) {
+        if let Ok(live) = self.live() {
+            live.sinks.acknowledge(&format!("feed:{consumer}"), position);
+        }
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.0.head.subscribe()
+    }
+
+    fn horizon(&self) -> Position {
+        Position(self.0.shared.horizon())
+    }
+
+    fn id(&self) -> [u8; 16] {
+        self.0.live.get().map_or([0; 16], |live| live.store_id)
+    }
+
+    fn notifications(&self, filter: &Wanted, before: Option<Position>, limit: usize) -> Result<Page, StoreError> {
+        self.live()?.notifications(filter, before, limit)
+    }
+
+    fn notification(&self, id: NotificationId) -> Result<Option<Kept>, StoreError> {
+        self.live()?.notification(id)
+    }
+
+    fn order(&self, source: &SourceName, order: &OrderId) -> Result<Vec<TimelineEntry>, StoreError> {
+        self.live()?.order(source, order)
+    }
+
+    fn readiness(&self) -> Readiness {
+        let shared = &self.0.shared;
+        if shared.is_draining() {
+            return Readiness::Draining;
+        }
+        if let Some(why) = shared.refusal() {
+            return Readiness::Storage(why);
+        }
+        if shared.has_failed() {
+            return Readiness::Storage("the store has failed; the process is ending".to_owned());
+        }
+        let ready = self.0.live.get().is_some_and(|live| live.jobs.get().is_some());
+        if ready { Readiness::Ready } else { Readiness::Rebuilding(shared.progress()) }
+    }
+
+    fn figures(&self) -> Figures {
+        let shared = &self.0.shared;
+        let live = self.0.live.get();
+        let segments = live.map(|live| live.reader.segments()).unwrap_or_default();
+        Figures {
+            head: shared.head().0,
+            chain: shared.chain().to_string(),
+            journal_bytes: segments.iter().map(|segment| segment.bytes).sum(),
+            damage: shared.damage(),
+            index_lag: shared.lag(),
+            rebuild_progress: shared.progress(),
+            restored: self.0.options.restored,
+            ..Figures::default()
+        }
+    }
+
+    fn close(&self) {
+        self.0.shared.drain();
+        if let Some(jobs) = self.0.live.get().and_then(|live| live.jobs.get()) {
+            let _ = jobs.send(Job::Close);
+        }
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let name = thread.thread().name().unwrap_or("a thread").to_owned();
+            if thread.join().is_err() {
+                tracing::error!(thread = name, "a thread of the store panicked");
+            }
+        }
+    }
+}
+
+impl Embedded {
+    /// Reads from the index what the committer will ask for, so that it need not wait for the disk itself.
+    fn look_ahead(&self, mut job: Box<Notification>, known: &[Key]) {
+        let Ok(live) = self.live() else { return };
+        for key in known {
+            match live.index.get(key) {
+                Ok(value) => drop(job.preloaded.values.insert(*key, value)),
+                Err(error) => {
+                    self.0.shared.fail(&format!("the index cannot be read: {}", committer::chain_of(&error)));
+                    let _ = job.reply.send(Err(Unavailable::Storage));
+                    return;
+                }
+            }
+        }
+        if let Some(jobs) = live.jobs.get()
+            && let Err(TrySendError::Full(Job::Notification(job)) | TrySendError::Disconnected(Job::Notification(job))) =
+                jobs.try_send(Job::Notification(job))
+        {
+            let _ = job.reply.send(Err(Unavailable::Overloaded));
+        }
+    }
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Embedded({})", self.0.options.path.display())
+    }
+}

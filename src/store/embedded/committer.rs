@@ -1,0 +1,561 @@
+//! The one thread that writes: takes what is queued, decides it in order, appends one group, syncs once, answers all.
+//!
+//! **Invariant:** nobody is answered with success, and no reader sees anything of a group, before its `fdatasync`
+//! returned. What a group changed in memory is taken back if it could not be written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use super::decide::{Circumstances, Decision, clock_is_doubtful, decide, redecide, settle_json};
+use super::filter::Filter;
+use super::index::{Batch, Covered, Index};
+use super::journal::{AppendError, Entry, Journal, Prepared as Rewriting, Reader, RewriteError};
+use super::overlay::{Look, Overlay, Preloaded};
+use super::record::{Expected, Progress, Record, Stamped, Statement, millis};
+use super::sinks::Sinks;
+use super::state::{self, Key, Keys, Value, View};
+use super::status::Shared;
+use crate::clock::Clock;
+use crate::event::{AccountName, Digest, Kind, OrderId, Position, Status, Verdict};
+use crate::metrics::CommitMetrics;
+use crate::provider::Verified;
+use crate::store::{Committed, ExpectError, Registered, Unavailable};
+
+/// Jobs in one group, and bytes of their parts: beyond, the next group takes them.
+const GROUP_JOBS: usize = 1024;
+const GROUP_BYTES: usize = 8 << 20;
+/// How often progress is written, the index gets its turn, the full disk is tried again.
+const TICK: Duration = Duration::from_millis(100);
+const PROGRESS_EVERY: Duration = Duration::from_millis(800);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(3600);
+const HAND_OVER_AT: usize = 4096;
+const OPEN_SESSIONS: usize = 8;
+
+/// Something for the committer to do.
+pub enum Job {
+    /// Decide and keep a notification.
+    Notification(Box<Notification>),
+    /// Register an expectation.
+    Expectation(Box<Registering>),
+    /// Write records that need no decision; the reply comes after the sync.
+    Append(Vec<Record>, oneshot::Sender<Result<(), Unavailable>>),
+    /// Tell what stands under these keys now.
+    Look(Vec<Key>, SyncSender<Vec<Option<Value>>>),
+    /// Put a rewritten segment in its place, forget keys that went with it.
+    Install(Box<Rewriting>, Vec<Key>, SyncSender<bool>),
+    /// Finish what is queued before this and end.
+    Close,
+}
+
+/// A verified notification, with everything done that another thread can do.
+pub struct Notification {
+    /// What was proven.
+    pub verified: Verified,
+    /// The raw part.
+    pub raw: Bytes,
+    /// Its hash.
+    pub raw_hash: Digest,
+    /// Click KW: hash of the indicator.
+    pub indicator: Option<[u8; 16]>,
+    /// The orders that other cuts could name.
+    pub rivals: Option<Vec<String>>,
+    /// What was looked up ahead.
+    pub preloaded: Preloaded,
+    /// Who waits.
+    pub reply: oneshot::Sender<Result<Committed, Unavailable>>,
+}
+
+/// An expectation to be registered.
+pub struct Registering {
+    /// What is expected.
+    pub expected: Expected,
+    /// Who waits.
+    pub reply: oneshot::Sender<Result<Registered, ExpectError>>,
+}
+
+/// A batch on its way to the index.
+pub struct HandOver {
+    /// The values.
+    pub batch: Arc<Batch>,
+    /// What the index covers with them.
+    pub covered: Covered,
+    /// Keys to forget.
+    pub forget: Vec<Key>,
+}
+
+/// What the committer works with.
+pub struct Committer {
+    /// The journal's one writer.
+    pub journal: Journal,
+    /// For re-decisions.
+    pub reader: Reader,
+    /// What the index lacks.
+    pub overlay: Overlay,
+    /// What was ever kept.
+    pub filter: Arc<Filter>,
+    /// The index, for reading.
+    pub index: Arc<Index>,
+    /// Makes keys.
+    pub keys: Keys,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How far sinks have come.
+    pub sinks: Arc<Sinks>,
+    /// What others see.
+    pub shared: Arc<Shared>,
+    /// Wakes whoever waits for events.
+    pub head: watch::Sender<Position>,
+    /// To the index's thread.
+    pub hand_over: SyncSender<HandOver>,
+    /// Hand-overs that the index's thread has finished.
+    pub turns: Arc<AtomicU64>,
+    /// For the histograms.
+    pub metrics: Option<CommitMetrics>,
+    /// `policy.fulfil = "never"`.
+    pub fulfil_never: bool,
+    /// The store was started from a backup.
+    pub restored: bool,
+}
+
+type Answer = Box<dyn FnOnce(Result<(), Unavailable>) + Send>;
+
+/// A group in the making.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    bytes: usize,
+    answers: Vec<Answer>,
+    progress: Vec<Record>,
+    /// Nothing in it needs the disk's free space.
+    reserved: bool,
+}
+
+#[derive(Default)]
+struct Rhythm {
+    progress: Option<Instant>,
+    hand_over: Option<Instant>,
+    heartbeat: Option<Instant>,
+    retry: Option<Instant>,
+    marked: bool,
+    forget: Vec<Key>,
+}
+
+fn due(at: Option<Instant>, every: Duration) -> bool {
+    at.is_none_or(|at| at.elapsed() >= every)
+}
+
+impl Committer {
+    /// Works until it is told to close, then ends the journal and the index cleanly.
+    pub fn run(mut self, jobs: &Receiver<Job>) {
+        let mut rhythm = Rhythm { heartbeat: Some(Instant::now()), ..Rhythm::default() };
+        loop {
+            let first = match jobs.recv_timeout(TICK) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let idle = first.is_none();
+            self.overlay.finished(self.turns.load(Ordering::Acquire));
+            let circumstances = self.circumstances();
+            let mut group = Group::default();
+            let mut next = first;
+            let mut closing = false;
+            while let Some(job) = next {
+                closing |= matches!(job, Job::Close);
+                self.take(job, &mut group, &mut rhythm, &circumstances);
+                let room = group.answers.len() < GROUP_JOBS && group.bytes < GROUP_BYTES;
+                next = if room { jobs.try_recv().ok() } else { None };
+            }
+            self.ride_along(&mut group, &mut rhythm, &circumstances, idle);
+            self.commit(group);
+            self.turn_to_index(&mut rhythm);
+            if closing {
+                break;
+            }
+            if idle && !rhythm.marked {
+                rhythm.marked = true;
+                self.mark_idle();
+            } else if !idle {
+                rhythm.marked = false;
+            }
+        }
+        self.finish(rhythm);
+    }
+
+    fn circumstances(&self) -> Circumstances {
+        let newest = match self.overlay.pinned(&self.keys.clock()) {
+            Some(Value::Clock(newest)) => *newest,
+            _ => 0,
+        };
+        let clock_alarm = clock_is_doubtful(self.clock.now(), newest);
+        self.shared.set_clock_alarm(clock_alarm);
+        Circumstances { clock_alarm, restored: self.restored, fulfil_never: self.fulfil_never }
+    }
+
+    fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {
+        match job {
+            Job::Notification(job) => self.take_notification(*job, group, circumstances),
+            Job::Expectation(job) => self.take_expectation(*job, group, circumstances),
+            Job::Append(records, reply) => {
+                for record in records {
+                    self.enter(record, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
+                }
+                group.answers.push(Box::new(move |result| sent(reply.send(result))));
+            }
+            Job::Look(keys, reply) => {
+                let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
+                let values = keys.iter().map(|key| look.get(key)).collect();
+                let _ = reply.try_send(values);
+            }
+            Job::Close => {}
+            Job::Install(rewriting, forget, reply) => {
+                let installed = self.journal.install(*rewriting);
+                if let Err(error) = &installed {
+                    tracing::error!(error = %chain_of(error), "a rewritten segment could not take its place");
+                    if matches!(error, RewriteError::Fatal(_)) {
+                        self.shared.fail("a rewritten segment could not be synced");
+                    }
+                }
+                rhythm.forget.extend(forget);
+                let _ = reply.try_send(installed.is_ok());
+            }
+        }
+    }
+
+    fn take_notification(&mut self, job: Notification, group: &mut Group, circumstances: &Circumstances) {
+        let position = self.position(group);
+        let mut look = look(&mut self.overlay, &self.filter, &self.index, Some(&job.preloaded));
+        let rivals = job.rivals.as_deref();
+        let decision = decide(&mut look, &self.keys, position, &job.verified, job.indicator, rivals, circumstances);
+        if let Some(error) = look.failed {
+            self.shared.fail(&format!("the index cannot be read: {}", chain_of(&error)));
+            let _ = job.reply.send(Err(Unavailable::Storage));
+            return;
+        }
+        let reply = job.reply;
+        match decision {
+            Decision::Known(committed) => {
+                group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| committed)))));
+            }
+            Decision::Keep { statement, event, committed } => {
+                let json = event.map(|event| event.to_json()).unwrap_or_default();
+                let record = Record::Notification(statement);
+                self.enter(record, job.raw, job.raw_hash, json, group, circumstances);
+                group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| committed)))));
+            }
+        }
+    }
+
+    /// The position of the group's next record.
+    fn position(&self, group: &Group) -> Position {
+        Position(self.journal.next_position().0 + group.entries.len() as u64)
+    }
+
+    fn enter(
+        &mut self,
+        record: Record,
+        raw: Bytes,
+        raw_hash: Digest,
+        event: Vec<u8>,
+        group: &mut Group,
+        circumstances: &Circumstances,
+    ) {
+        let position = self.position(group);
+        let fingerprints = self.keys.fingerprints(&record);
+        let stamped = Stamped { committed_at: self.clock.now(), doubtful: circumstances.clock_alarm, record };
+        let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
+        state::apply(&mut look, &self.keys, position, &stamped);
+        let entry =
+            Entry { payload: stamped.encode(), raw, raw_hash, event_hash: Digest::of(&event), event, fingerprints };
+        group.bytes += entry.payload.len() + entry.raw.len() + entry.event.len();
+        group.entries.push(entry);
+    }
+
+    fn take_expectation(&mut self, job: Registering, group: &mut Group, circumstances: &Circumstances) {
+        let Registering { expected, reply } = job;
+        let now = millis(self.clock.now());
+        let key = self.keys.order(&expected.account, &expected.order);
+        let order = match look(&mut self.overlay, &self.filter, &self.index, None).get(&key) {
+            Some(Value::Order(order)) => order,
+            _ => state::Order::default(),
+        };
+        if let Some(known) = order.expectation(expected.kind) {
+            let same = |session: &&state::Session| {
+                session.session == expected.session && session.indicator == expected.indicator
+            };
+            let existing = known.sessions.iter().find(same).filter(|_| known.amount == expected.amount);
+            if let Some(session) = existing.filter(|s| s.expires_at > now || known.fulfilled_by.is_some()) {
+                let expires_at = super::record::time(session.expires_at);
+                let registered = Registered { existed: true, expires_at };
+                group.answers.push(Box::new(move |result| {
+                    sent(reply.send(result.map(|()| registered).map_err(ExpectError::from)));
+                }));
+                return;
+            }
+            let open = known.is_open(now);
+            let sessions = known.sessions.iter().filter(|session| session.expires_at > now).count();
+            let refusal = match open {
+                true if known.amount != expected.amount => Some(ExpectError::Contradicts),
+                true if sessions >= OPEN_SESSIONS => Some(ExpectError::TooManyOpen),
+                _ => None,
+            };
+            if let Some(refusal) = refusal {
+                let _ = reply.send(Err(refusal));
+                return;
+            }
+        }
+        let registered = Registered { existed: false, expires_at: expected.expires_at };
+        let (account, order_id, kind) = (expected.account.clone(), expected.order.clone(), expected.kind);
+        let record = Record::Expectation(Box::new(expected));
+        self.enter(record, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
+        self.settle_held(&account, &order_id, kind, group, circumstances);
+        group.answers.push(Box::new(move |result| {
+            sent(reply.send(result.map(|()| registered).map_err(ExpectError::from)));
+        }));
+    }
+
+    /// Judges the order's held events again, now that something is expected.
+    fn settle_held(
+        &mut self,
+        account: &AccountName,
+        order_id: &OrderId,
+        kind: Kind,
+        group: &mut Group,
+        circumstances: &Circumstances,
+    ) {
+        let key = self.keys.order(account, order_id);
+        let Some(Value::Order(order)) = look(&mut self.overlay, &self.filter, &self.index, None).get(&key) else {
+            return;
+        };
+        let held: Vec<Position> = order.lanes.iter().flat_map(|lane| &lane.held).map(|(at, _)| *at).collect();
+        for at in held {
+            let Some((statement, event)) = self.held(at, group).filter(|(held, _)| held.kind == kind) else { continue };
+            if let Some((settled, json)) = self.judge_again(&key, &statement, &event, group, circumstances) {
+                let record = Record::Settlement(Box::new(settled));
+                self.enter(record, Bytes::new(), Digest::of(b""), json, group, circumstances);
+            }
+        }
+    }
+
+    /// A held statement and its event's JSON: from the journal, or from the group that is not in it yet.
+    fn held(&self, at: Position, group: &Group) -> Option<(Box<Statement>, Bytes)> {
+        let in_group = at.0.checked_sub(self.journal.next_position().0);
+        let (payload, event) = match in_group.and_then(|index| group.entries.get(usize::try_from(index).ok()?)) {
+            Some(entry) => (Bytes::copy_from_slice(&entry.payload), Bytes::copy_from_slice(&entry.event)),
+            None => match self.reader.read(at) {
+                Ok(stored) => stored.and_then(|stored| Some((stored.payload, stored.event?)))?,
+                Err(error) => {
+                    tracing::warn!(error = %chain_of(&error), "a held event could not be read to be judged again");
+                    return None;
+                }
+            },
+        };
+        match Stamped::decode(&payload)?.record {
+            Record::Notification(statement) | Record::Settlement(statement) => Some((statement, event)),
+            _ => None,
+        }
+    }
+
+    fn judge_again(
+        &mut self,
+        order: &Key,
+        held: &Statement,
+        event: &Bytes,
+        group: &Group,
+        circumstances: &Circumstances,
+    ) -> Option<(Statement, Vec<u8>)> {
+        let position = self.position(group);
+        let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
+        let Some(Value::Order(state)) = look.get(order) else { return None };
+        let expectation = state.expectation(held.kind)?;
+        let told = [held.status, Status::Paid].into_iter().any(|status| {
+            let (transaction, order) = (held.transaction.as_deref(), held.order.as_ref());
+            let key = self.keys.told(&held.account, held.kind, transaction, order, status);
+            key.is_some_and(|key| look.get(&key).is_some())
+        });
+        let string_told = held.signed.as_ref().is_some_and(|signed| {
+            matches!(look.get(&self.keys.signed(signed)), Some(Value::Signed(once)) if once.told || once.others > 0)
+        });
+        let mut settled = redecide(position, held, expectation, circumstances, told || string_told)?;
+        let lane = state.find_lane(&held.source);
+        settled.sequence = super::decide::next_sequence(lane);
+        settled.stale = lane.is_some_and(|lane| lane.final_kept) && held.status != settled.status;
+        let json = settle_json(event, &settled, &expectation.amount, settled.stale)?;
+        debug_assert!(settled.verdict != Verdict::Hold, "only what is told settles");
+        Some((settled, json))
+    }
+
+    /// Adds what rides in the next group: progress, the heartbeat, a try whether the disk has room again.
+    fn ride_along(&mut self, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances, idle: bool) {
+        if due(rhythm.progress, PROGRESS_EVERY) {
+            group.progress = self.sinks.unwritten();
+            if !group.progress.is_empty() {
+                rhythm.progress = Some(Instant::now());
+            }
+            group.reserved = group.entries.is_empty();
+            for record in group.progress.clone() {
+                self.enter(record, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
+            }
+        }
+        let alive = due(rhythm.heartbeat, HEARTBEAT_EVERY) && !circumstances.clock_alarm;
+        let retry = self.shared.is_full() && idle && due(rhythm.retry, Duration::from_secs(1));
+        if alive || retry {
+            (rhythm.heartbeat, rhythm.retry) = (Some(Instant::now()), Some(Instant::now()));
+            group.reserved = false;
+            self.enter(Record::Heartbeat, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
+        }
+    }
+
+    fn commit(&mut self, group: Group) {
+        if group.entries.is_empty() {
+            drop(self.overlay.keep());
+            group.answers.into_iter().for_each(|answer| answer(Ok(())));
+            return;
+        }
+        let began = Instant::now();
+        failpoint("before-append");
+        let appended = match group.reserved {
+            true => self.journal.append_reserved(&group.entries),
+            false => self.journal.append(&group.entries),
+        };
+        failpoint("after-append");
+        match appended {
+            Ok(appended) => {
+                for fingerprint in self.overlay.keep() {
+                    if !self.filter.may_contain(fingerprint) {
+                        self.filter.insert(fingerprint);
+                    }
+                }
+                if let Some(metrics) = &self.metrics {
+                    metrics.observe_commit(began.elapsed());
+                    metrics.observe_batch(group.entries.len());
+                }
+                self.shared.wrote(appended.last, appended.chain);
+                self.head.send_replace(appended.last);
+                group.answers.into_iter().for_each(|answer| answer(Ok(())));
+            }
+            Err(error) => {
+                self.overlay.take_back();
+                self.sinks.not_written(&group.progress);
+                match &error {
+                    AppendError::Full(source) => self.shared.full(&source.to_string()),
+                    AppendError::TooLarge => tracing::error!("a group is too large for the journal: nothing was kept"),
+                    AppendError::Fatal(..) => self.shared.fail(&chain_of(&error)),
+                }
+                group.answers.into_iter().for_each(|answer| answer(Err(Unavailable::Storage)));
+            }
+        }
+    }
+
+    fn turn_to_index(&mut self, rhythm: &mut Rhythm) {
+        self.overlay.finished(self.turns.load(Ordering::Acquire));
+        let waiting = self.overlay.waiting();
+        let wanted =
+            waiting >= HAND_OVER_AT || (waiting > 0 && due(rhythm.hand_over, TICK)) || !rhythm.forget.is_empty();
+        if !wanted || self.overlay.is_flushing() {
+            return;
+        }
+        rhythm.hand_over = Some(Instant::now());
+        let covered = Covered { position: self.shared.head(), chain: self.journal.chain() };
+        let forget = std::mem::take(&mut rhythm.forget);
+        let hand_over = HandOver { batch: self.overlay.hand_over(), covered, forget };
+        if let Err(TrySendError::Disconnected(_)) = self.hand_over.try_send(hand_over) {
+            self.shared.fail("the index's thread has ended");
+        }
+    }
+
+    fn mark_idle(&mut self) {
+        if let Err(error) = self.journal.mark_idle() {
+            match error {
+                AppendError::Fatal(..) => self.shared.fail(&chain_of(&error)),
+                AppendError::Full(_) | AppendError::TooLarge => tracing::debug!(error = %chain_of(&error), "no mark"),
+            }
+        }
+    }
+
+    fn finish(mut self, mut rhythm: Rhythm) {
+        let circumstances = self.circumstances();
+        let mut group = Group::default();
+        rhythm.progress = None;
+        self.ride_along(&mut group, &mut rhythm, &circumstances, false);
+        self.commit(group);
+        // The index's thread takes the last batch when it is done with the one before.
+        for _ in 0..100 {
+            self.turn_to_index(&mut rhythm);
+            if self.overlay.waiting() == 0 && !self.overlay.is_flushing() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if let Err(error) = self.journal.close() {
+            tracing::error!(error = %chain_of(&error), "the journal could not be ended with a mark");
+        }
+    }
+}
+
+fn look<'a>(
+    overlay: &'a mut Overlay,
+    filter: &'a Filter,
+    index: &'a Index,
+    preloaded: Option<&'a Preloaded>,
+) -> Look<'a> {
+    Look { overlay, filter, index, preloaded, failed: None }
+}
+
+/// Whoever asked may have gone; what was asked is done all the same.
+fn sent<T>(_: Result<(), T>) {}
+
+/// An error with all its causes, in one line.
+pub fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Ends the process at a named point, for tests of what a kill leaves behind; nothing in a release.
+#[cfg(feature = "failpoints")]
+fn failpoint(name: &str) {
+    if std::env::var("QUITTANCE_FAILPOINT").is_ok_and(|wanted| wanted == name) {
+        std::process::abort();
+    }
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn failpoint(_name: &str) {}
+
+/// Writes batches to the index until the committer is gone.
+pub fn index_thread(index: &Index, batches: &Receiver<HandOver>, turns: &AtomicU64, shared: &Shared) {
+    while let Ok(HandOver { batch, covered, forget }) = batches.recv() {
+        let done = index.write(&batch, covered).and_then(|()| index.remove(&forget));
+        if let Err(error) = done {
+            shared.fail(&format!("the index cannot be written: {}", chain_of(&error)));
+            return;
+        }
+        shared.indexed(covered.position);
+        turns.fetch_add(1, Ordering::Release);
+    }
+    if let Err(error) = index.flush() {
+        tracing::warn!(error = %chain_of(&error), "the index was not flushed; the next start will catch up");
+    }
+}
+
+/// The pinned values of an index.
+pub fn pinned_progress(pinned: &Batch) -> Vec<Progress> {
+    pinned
+        .values()
+        .filter_map(|value| match value {
+            Value::Sink(progress) => Some(progress.clone()),
+            _ => None,
+        })
+        .collect()
+}

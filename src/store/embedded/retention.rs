@@ -1,0 +1,149 @@
+//! Retiring: bodies first, keys that nothing hangs on later, by writing sealed segments anew.
+//!
+//! Never while the clock is in doubt. Parts stay while anything unsettled needs them; keys of what was told stay for
+//! ever, since the providers sign no time and the key is the replay defence.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use super::committer::{Job, chain_of};
+use super::journal::{Keep, SegmentInfo, Stored};
+use super::record::{Record, Stamped, Statement, millis};
+use super::state::{Key, Value};
+use super::{Inner, Live};
+use crate::event::{Position, Verdict};
+
+/// Looks for something to retire until the store is closed.
+pub(super) fn run(inner: &Arc<Inner>) {
+    let mut done: HashMap<Position, u64> = HashMap::new();
+    while !inner.shared.is_draining() && !inner.shared.has_failed() {
+        if let Some(live) = inner.live.get().filter(|_| !inner.shared.clock_alarm()) {
+            pass(inner, live, &mut done);
+        }
+        let mut waited = Duration::ZERO;
+        while waited < inner.options.retention_tick && !inner.shared.is_draining() {
+            let step = Duration::from_millis(50).min(inner.options.retention_tick);
+            std::thread::park_timeout(step);
+            waited += step;
+        }
+    }
+}
+
+/// What a pass goes by.
+struct Terms {
+    /// Parts older than this may go.
+    bodies_before: u64,
+    /// Keys older than this may go.
+    keys_before: u64,
+    /// Everything up to here is settled at every sink.
+    settled: Position,
+}
+
+fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
+    let now = millis(inner.options.clock.now());
+    let span = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let terms = Terms {
+        bodies_before: now.saturating_sub(span(inner.options.retention.bodies)),
+        keys_before: now.saturating_sub(span(inner.options.retention.keys)),
+        settled: live.sinks.settled_by_all().unwrap_or(Position(u64::MAX)),
+    };
+    let segments: Vec<SegmentInfo> = live.reader.segments().into_iter().filter(|segment| segment.sealed).collect();
+    for segment in segments {
+        if inner.shared.is_draining() || !is_old(live, &segment, terms.bodies_before) {
+            break; // newer ones are not older
+        }
+        // Rewritten once for its bodies, and then once a day for what was unsettled or held then.
+        if done.get(&segment.first).is_some_and(|at| now.saturating_sub(*at) < 86_400_000) {
+            continue;
+        }
+        if rewrite(inner, live, &segment, &terms) {
+            done.insert(segment.first, now);
+        }
+    }
+}
+
+/// Whether a segment's newest record is older than a time.
+fn is_old(live: &Live, segment: &SegmentInfo, before: u64) -> bool {
+    let newest = live.reader.heads_back(segment.last).flatten().find(|stored| stored.position >= segment.first);
+    newest.and_then(|stored| Stamped::decode(&stored.payload)).is_some_and(|s| millis(s.committed_at) < before)
+}
+
+fn rewrite(inner: &Inner, live: &Live, segment: &SegmentInfo, terms: &Terms) -> bool {
+    let mut forget = Vec::new();
+    let mut parts_up_to = None;
+    let prepared = live.reader.prepare(segment.first, &mut |stored| {
+        let (keep, key) = judge(live, stored, terms);
+        forget.extend(key);
+        if keep != Keep::Whole {
+            parts_up_to = Some(stored.position);
+        }
+        keep
+    });
+    let prepared = match prepared {
+        Ok(prepared) if prepared.changes() => prepared,
+        Ok(_) => return true,
+        Err(error) => {
+            tracing::warn!(error = %chain_of(&error), "a segment could not be rewritten; tried again later");
+            return false;
+        }
+    };
+    let Some(jobs) = live.jobs.get() else { return false };
+    let (bodies, heads) = (prepared.parts_retired, prepared.heads_retired);
+    // The feed's horizon is durable before the bodies are gone.
+    if let Some(up_to) = parts_up_to.filter(|up_to| up_to.0 > inner.shared.horizon()) {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let sent = jobs.send(Job::Append(vec![Record::Horizon(up_to)], reply));
+        if sent.is_err() || !matches!(answer.blocking_recv(), Ok(Ok(()))) {
+            return false;
+        }
+        inner.shared.set_horizon(up_to);
+    }
+    let (reply, installed) = sync_channel(1);
+    let sent = jobs.send(Job::Install(Box::new(prepared), forget, reply));
+    let installed = sent.is_ok() && installed.recv().unwrap_or(false);
+    if installed {
+        tracing::info!(first = segment.first.0, bodies, heads, "retired what is past its time");
+    }
+    installed
+}
+
+/// What becomes of a record, and the key to forget with it.
+fn judge(live: &Live, stored: &Stored, terms: &Terms) -> (Keep, Option<Key>) {
+    let Some(stamped) = Stamped::decode(&stored.payload) else { return (Keep::Whole, None) };
+    let at = millis(stamped.committed_at);
+    let old = at < terms.keys_before;
+    match &stamped.record {
+        Record::Notification(statement) | Record::Settlement(statement) => {
+            let needed = stored.position > terms.settled || is_held(live, stored.position, statement);
+            if needed || at >= terms.bodies_before {
+                (Keep::Whole, None)
+            } else if old && !statement.told() {
+                let key = live.keys.seen(&statement.source, &statement.idempotency);
+                let own =
+                    matches!(live.index.get(&key), Ok(Some(Value::Seen(seen))) if seen.position == stored.position);
+                (Keep::Drop, own.then_some(key))
+            } else {
+                (Keep::HeadOnly, None)
+            }
+        }
+        Record::Heartbeat if old => (Keep::Drop, None),
+        _ => (Keep::Whole, None),
+    }
+}
+
+/// Whether an event is held and nothing has settled it yet.
+fn is_held(live: &Live, position: Position, statement: &Statement) -> bool {
+    if statement.verdict != Verdict::Hold {
+        return false;
+    }
+    let Some(order) = &statement.order else { return true };
+    match live.index.get(&live.keys.order(&statement.account, order)) {
+        Ok(Some(Value::Order(order))) => {
+            order.lanes.iter().any(|lane| lane.held.iter().any(|(held, _)| *held == position))
+        }
+        Ok(_) => false,
+        Err(_) => true,
+    }
+}

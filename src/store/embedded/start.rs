@@ -1,0 +1,248 @@
+//! From a folder to a store that takes notifications, on a thread of its own.
+//!
+//! Opens the journal, again and again while the disk refuses; believes the index or builds it anew; fills the filter;
+//! then starts the committer. A start that cannot write is not ready and tries again: it never ends the process.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{self, sync_channel};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::committer::{Committer, Job, chain_of, index_thread, pinned_progress};
+use super::filter::Filter;
+use super::index::{Batch, Covered, Index};
+use super::journal::{Journal, Options as JournalOptions, ReadError, Reader};
+use super::overlay::Overlay;
+use super::rebuild::bring_up;
+use super::record::{Audit, Record};
+use super::seal::Seal;
+use super::sinks::Sinks;
+use super::state::{Keys, Value};
+use super::{Inner, Live, retention};
+use crate::event::Digest;
+
+/// How long a start waits before it tries a refusing disk again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Starts the thread that brings a store up.
+pub(super) fn begin(inner: &Arc<Inner>) {
+    let store = Arc::clone(inner);
+    spawn(inner, "store-start", move || run(&store));
+}
+
+fn spawn(inner: &Arc<Inner>, name: &str, work: impl FnOnce() + Send + 'static) {
+    match std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+        Ok(thread) => inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread),
+        Err(error) => inner.shared.fail(&format!("a thread could not be started: {error}")),
+    }
+}
+
+fn run(inner: &Arc<Inner>) {
+    let Some((journal, seal, index, covered)) = open(inner) else { return };
+    let reader = journal.reader();
+    let keys = Keys::new(journal.store_id());
+    let (jobs, queue) = sync_channel(inner.options.max_in_flight + 64);
+    let live = Live {
+        reader: reader.clone(),
+        index: Arc::new(index),
+        filter: Arc::new(Filter::for_keys(reader.head().0.saturating_mul(4))),
+        seal,
+        keys,
+        sinks: Arc::new(Sinks::default()),
+        turns: Arc::new(AtomicU64::new(0)),
+        accounts: inner.options.accounts.clone(),
+        store_id: journal.store_id(),
+        jobs: OnceLock::new(),
+    };
+    inner.head.send_replace(reader.head());
+    let live = inner.live.get_or_init(|| live);
+    let Some(pinned) = complete(inner, live, &reader, covered) else { return };
+    pinned_progress(&pinned).into_iter().for_each(|progress| live.sinks.restore(progress));
+    if let Some(Value::Horizon(position)) = pinned.get(&keys.horizon()) {
+        inner.shared.set_horizon(*position);
+    }
+    let (hand_over, batches) = sync_channel(1);
+    let committer = Committer {
+        journal,
+        reader,
+        overlay: Overlay::new(pinned),
+        filter: Arc::clone(&live.filter),
+        index: Arc::clone(&live.index),
+        keys,
+        clock: Arc::clone(&inner.options.clock),
+        sinks: Arc::clone(&live.sinks),
+        shared: Arc::clone(&inner.shared),
+        head: inner.head.clone(),
+        hand_over,
+        turns: Arc::clone(&live.turns),
+        metrics: inner.options.metrics.clone(),
+        fulfil_never: inner.options.fulfil_never,
+        restored: inner.options.restored,
+    };
+    let (index, turns, shared) = (Arc::clone(&live.index), Arc::clone(&live.turns), Arc::clone(&inner.shared));
+    spawn(inner, "store-index", move || index_thread(&index, &batches, &turns, &shared));
+    let shared = Arc::clone(&inner.shared);
+    spawn(inner, "store-commit", move || guarded(&shared, || committer.run(&queue)));
+    note_circumstances(inner, &jobs);
+    if live.jobs.set(jobs).is_err() {
+        inner.shared.fail("the store was started twice");
+    }
+    let store = Arc::clone(inner);
+    spawn(inner, "store-retention", move || retention::run(&store));
+    tracing::info!(head = inner.shared.head().0, "the store is ready");
+    if inner.shared.is_draining()
+        && let Some(jobs) = live.jobs.get()
+    {
+        // `close` came before there was anybody to tell.
+        let _ = jobs.send(Job::Close);
+    }
+}
+
+/// A panic of the committer must not leave a daemon that waits for ever.
+fn guarded(shared: &super::status::Shared, work: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+        shared.fail("the committer panicked");
+    }
+}
+
+fn note_circumstances(inner: &Inner, jobs: &mpsc::SyncSender<Job>) {
+    let audit = |what: &str, reason: &str| {
+        Record::Audit(Audit { what: what.to_owned(), who: "serve".to_owned(), reason: reason.to_owned() })
+    };
+    let mut records = Vec::new();
+    if inner.options.confirm_clock {
+        records.push(audit("clock_confirmed", "--confirm-clock"));
+    }
+    if inner.options.restored {
+        records.push(audit("restored", "--restored"));
+    }
+    if !records.is_empty() {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let _ = jobs.send(Job::Append(records, reply));
+    }
+}
+
+/// Opens journal and index. `None` when the store is closed meanwhile.
+fn open(inner: &Inner) -> Option<(Journal, Seal, Index, Option<Covered>)> {
+    let shared = &inner.shared;
+    loop {
+        if shared.is_draining() {
+            return None;
+        }
+        match try_open(inner) {
+            Ok((journal, seal, index, covered)) => {
+                shared.recovered();
+                return Some((journal, seal, index, covered));
+            }
+            Err(error) => {
+                shared.full(&error);
+                std::thread::park_timeout(RETRY);
+            }
+        }
+    }
+}
+
+fn try_open(inner: &Inner) -> Result<(Journal, Seal, Index, Option<Covered>), String> {
+    let (options, shared) = (&inner.options, &inner.shared);
+    let seal = Seal::open(&options.path).map_err(|error| format!("seal.key: {error}"))?;
+    let journal_options = JournalOptions { segment_bytes: options.segment_bytes, verify: false };
+    let (journal, recovered) = Journal::open(&options.path, journal_options).map_err(|error| chain_of(&error))?;
+    shared.found(recovered.head, recovered.chain, recovered.damage_total);
+    for damage in &recovered.damage {
+        tracing::error!(file = damage.file, offset = damage.offset, length = damage.length, what = ?damage.what,
+            "the journal is damaged here; what did not read was kept aside in `damage`");
+    }
+    if recovered.torn_bytes > 0 {
+        tracing::info!(bytes = recovered.torn_bytes, "cut a group off that was never acknowledged");
+    }
+    let folder = options.path.join("index");
+    // sled has been seen to panic on what it finds after a crash.
+    let opened = std::panic::catch_unwind(|| Index::open(&folder, journal.store_id()));
+    let (index, covered) = match opened {
+        Ok(Ok((index, Some(covered)))) if fits(&covered, &journal) => (index, Some(covered)),
+        other => {
+            match other {
+                Ok(Err(error)) => tracing::warn!(error = %chain_of(&error), "the index does not open"),
+                Err(_) => tracing::warn!("the index does not open: sled panicked"),
+                Ok(Ok((index, covered))) => {
+                    if recovered.head.0 > 0 {
+                        tracing::info!(covered = covered.map(|c| c.position.0), "the index does not fit the journal");
+                    }
+                    drop(index);
+                }
+            }
+            Index::discard(&folder).map_err(|error| format!("removing the index: {error}"))?;
+            let opened = Index::open(&folder, journal.store_id());
+            (opened.map_err(|error| chain_of(&error))?.0, None)
+        }
+    };
+    Ok((journal, seal, index, covered))
+}
+
+/// Whether what an index covers is a part of this journal: not beyond its head, and with the same history.
+fn fits(covered: &Covered, journal: &Journal) -> bool {
+    let reader = journal.reader();
+    if covered.position.0 == 0 {
+        return covered.chain == Digest([0; 32]);
+    }
+    if covered.position > reader.head() {
+        return false;
+    }
+    matches!(reader.read(covered.position), Ok(Some(stored)) if stored.chain == covered.chain)
+}
+
+/// Brings index and filter up. `None` when that failed for good.
+fn complete(inner: &Inner, live: &Live, reader: &Reader, covered: Option<Covered>) -> Option<Batch> {
+    let bar = progress_bar(inner, reader, covered.as_ref());
+    let done = std::thread::scope(|scope| {
+        let ticker = bar.as_ref().map(|bar| {
+            scope.spawn(move || {
+                while !bar.is_finished() {
+                    bar.set_position((inner.shared.progress() * 1000.0) as u64);
+                    std::thread::park_timeout(Duration::from_millis(200));
+                }
+            })
+        });
+        let done = bring_up(&live.index, reader, &live.keys, covered, &inner.shared);
+        if let (Some(bar), Some(ticker)) = (&bar, ticker) {
+            bar.finish_and_clear();
+            ticker.thread().unpark();
+        }
+        done
+    });
+    let pinned = match done {
+        Ok(pinned) => pinned,
+        Err(error) => {
+            // The next start must not believe what half a build left behind.
+            let _ = live.index.disown();
+            inner.shared.fail(&chain_of(&error));
+            return None;
+        }
+    };
+    for segment in reader.fingerprints() {
+        match segment {
+            Ok((_, fingerprints)) => fingerprints.into_iter().for_each(|fingerprint| live.filter.insert(fingerprint)),
+            Err(ReadError::Damaged { .. }) => {
+                tracing::warn!("a segment's fingerprints do not read; its keys are looked up on the disk");
+                live.filter.distrust();
+            }
+            Err(error) => {
+                inner.shared.fail(&chain_of(&error));
+                return None;
+            }
+        }
+    }
+    Some(pinned)
+}
+
+fn progress_bar(inner: &Inner, reader: &Reader, covered: Option<&Covered>) -> Option<ProgressBar> {
+    use std::io::IsTerminal as _;
+    let behind = reader.head().0 - covered.map_or(0, |covered| covered.position.0);
+    let wanted = inner.options.progress_bar && behind > 50_000 && std::io::stderr().is_terminal();
+    wanted.then(|| {
+        let style = ProgressStyle::with_template("building the index {bar:40} {percent}% {eta}");
+        ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    })
+}

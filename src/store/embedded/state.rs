@@ -1,0 +1,315 @@
+//! What the committer must know of the past, by key: the contents of the index.
+//!
+//! Everything here follows from the journal's heads through [`apply`], which live commits and rebuilds share, so
+//! the two cannot disagree. Nothing is judged here: heads carry their verdicts.
+
+pub mod value;
+
+use super::record::{Expected, Record, Stamped, Statement, millis};
+use crate::event::{AccountName, Digest, Kind, OrderId, Position, SourceName, Status};
+use crate::provider::SignedString;
+use crate::store::KeptOutcome;
+pub use value::{Bound, Expectation, Lane, Order, Seen, Session, SignedOnce, Summary, Told, Value};
+
+/// A key of the index: one byte that says of what, and 16 bytes of a SHA-256 salted with the store's id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Key(pub [u8; 17]);
+
+/// Makes keys. Salted, so that nobody outside can look for two that collide.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    store: [u8; 16],
+}
+
+/// Where values are read and changed.
+pub trait View {
+    /// The value of a key.
+    fn get(&mut self, key: &Key) -> Option<Value>;
+    /// Sets it.
+    fn put(&mut self, key: Key, value: Value);
+}
+
+impl Key {
+    /// Of what it is: the first byte.
+    pub fn what(&self) -> u8 {
+        self.0.first().copied().unwrap_or_default()
+    }
+    /// What filters and segment footers keep of a key.
+    pub fn fingerprint(&self) -> u64 {
+        super::fields::little_endian(self.0.get(1..9).unwrap_or_default())
+    }
+}
+
+impl Keys {
+    /// Keys of a store.
+    pub fn new(store: [u8; 16]) -> Self {
+        Self { store }
+    }
+
+    fn key(&self, what: u8, parts: &[&[u8]]) -> Key {
+        let word = [what];
+        let all = [self.store.as_slice(), &word].into_iter().chain(parts.iter().copied());
+        let digest = Digest::of_parts(all.map(Some));
+        let mut key = [what; 17];
+        for (to, from) in key.iter_mut().skip(1).zip(digest.0) {
+            *to = from;
+        }
+        Key(key)
+    }
+
+    /// A notification of a source was seen.
+    pub fn seen(&self, source: &SourceName, idempotency: &Digest) -> Key {
+        self.key(b'I', &[source.as_str().as_bytes(), &idempotency.0])
+    }
+    /// A string was signed by a key.
+    pub fn signed(&self, signed: &SignedString) -> Key {
+        self.key(b'S', &[&signed.key.0, &signed.hash.0])
+    }
+    /// An order of an account.
+    pub fn order(&self, account: &AccountName, order: &OrderId) -> Key {
+        self.order_named(account, order.as_str())
+    }
+    /// The same, from text.
+    pub fn order_named(&self, account: &AccountName, order: &str) -> Key {
+        self.key(b'O', &[account.as_str().as_bytes(), order.as_bytes()])
+    }
+    /// A payment's outcome was told. `None` where neither transaction nor order is named.
+    pub fn told(
+        &self,
+        account: &AccountName,
+        kind: Kind,
+        transaction: Option<&str>,
+        order: Option<&OrderId>,
+        status: Status,
+    ) -> Option<Key> {
+        let (which, id): (&[u8], &str) = match (transaction, order) {
+            (Some(transaction), _) => (b"transaction", transaction),
+            (None, Some(order)) => (b"order", order.as_str()),
+            (None, None) => return None,
+        };
+        let account = account.as_str().as_bytes();
+        Some(self.key(b'T', &[account, &[kind.code()], which, id.as_bytes(), &[status.code()]]))
+    }
+    /// A `getid` of an account.
+    pub fn getid(&self, account: &AccountName, getid: &str) -> Key {
+        self.key(b'G', &[account.as_str().as_bytes(), getid.as_bytes()])
+    }
+    /// How far a sink has come.
+    pub fn sink(&self, sink: &str) -> Key {
+        self.key(b'P', &[sink.as_bytes()])
+    }
+    /// The newest time that can be trusted.
+    pub fn clock(&self) -> Key {
+        self.key(b'C', &[])
+    }
+    /// Up to where parts are gone.
+    pub fn horizon(&self) -> Key {
+        self.key(b'H', &[])
+    }
+
+    /// The keys that a record touches and that a new notification may ask for: what a sealed segment's footer
+    /// keeps, so that "new" can be said without the disk.
+    pub fn fingerprints(&self, record: &Record) -> Vec<u64> {
+        let mut keys = Vec::new();
+        match record {
+            Record::Notification(statement) | Record::Settlement(statement) => {
+                let s = statement;
+                keys.push(self.seen(&s.source, &s.idempotency));
+                keys.extend(s.signed.as_ref().map(|signed| self.signed(signed)));
+                keys.extend(s.order.as_ref().map(|order| self.order(&s.account, order)));
+                if s.told() {
+                    keys.extend(self.told(&s.account, s.kind, s.transaction.as_deref(), s.order.as_ref(), s.status));
+                    keys.extend(s.getid.as_ref().map(|getid| self.getid(&s.account, getid)));
+                }
+            }
+            Record::Expectation(expected) => {
+                keys.push(self.order(&expected.account, &expected.order));
+                keys.extend(expected.session.as_ref().map(|session| self.getid(&expected.account, session)));
+            }
+            _ => {}
+        }
+        keys.iter().map(Key::fingerprint).collect()
+    }
+}
+
+/// Enters a record.
+pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &Stamped) {
+    let clock = keys.clock();
+    let confirmed = matches!(&stamped.record, Record::Audit(audit) if audit.what == "clock_confirmed");
+    let newest = match view.get(&clock) {
+        Some(Value::Clock(newest)) => newest,
+        _ => 0,
+    };
+    let at = millis(stamped.committed_at);
+    if confirmed || (!stamped.doubtful && at > newest) {
+        view.put(clock, Value::Clock(at));
+    }
+    match &stamped.record {
+        Record::Notification(statement) => {
+            enter_key(view, keys, position, statement);
+            enter_order(view, keys, position, statement);
+            enter_told(view, keys, statement);
+        }
+        Record::Settlement(statement) => {
+            enter_order(view, keys, position, statement);
+            enter_told(view, keys, statement);
+        }
+        Record::Expectation(expected) => enter_expectation(view, keys, position, expected),
+        Record::Progress(progress) => view.put(keys.sink(&progress.sink), Value::Sink(progress.clone())),
+        Record::SinkStart(start) => {
+            let progress =
+                super::record::Progress { sink: start.sink.clone(), watermark: start.after, beyond: Vec::new() };
+            view.put(keys.sink(&start.sink), Value::Sink(progress));
+        }
+        Record::DeadLetter(_) | Record::Redelivery(_) | Record::ReplayJob(_) | Record::Audit(_) | Record::Heartbeat => {
+        }
+        Record::Horizon(horizon) => view.put(keys.horizon(), Value::Horizon(*horizon)),
+    }
+}
+
+fn enter_key(view: &mut impl View, keys: &Keys, position: Position, statement: &Statement) {
+    let summary = Summary::of(statement);
+    let key = keys.seen(&statement.source, &statement.idempotency);
+    let seen = match view.get(&key) {
+        Some(Value::Seen(mut seen)) => {
+            seen.twins.push(summary);
+            seen
+        }
+        _ => Seen {
+            position,
+            original: summary,
+            twins: Vec::new(),
+            times_seen: 1,
+            last_seen: millis(statement.received_at),
+        },
+    };
+    view.put(key, Value::Seen(seen));
+    let Some(signed) = &statement.signed else { return };
+    let key = keys.signed(signed);
+    let mut once = match view.get(&key) {
+        Some(Value::Signed(once)) => once,
+        _ => SignedOnce { position, digest: short(&statement.digest), event: statement.event, others: 0, told: false },
+    };
+    if statement.outcome == KeptOutcome::Conflict {
+        once.others += 1;
+    }
+    once.told |= statement.told();
+    view.put(key, Value::Signed(once));
+}
+
+fn enter_told(view: &mut impl View, keys: &Keys, statement: &Statement) {
+    if !statement.told() {
+        return;
+    }
+    let Some(event) = statement.event else { return };
+    let (transaction, order) = (statement.transaction.as_deref(), statement.order.as_ref());
+    if let Some(key) = keys.told(&statement.account, statement.kind, transaction, order, statement.status) {
+        view.put(key, Value::Told(Told { event }));
+    }
+    if let Some(getid) = &statement.getid {
+        let key = keys.getid(&statement.account, getid);
+        let mut bound = match view.get(&key) {
+            Some(Value::GetId(bound)) => bound,
+            _ => Bound { order: order.map(|order| order.as_str().to_owned()).unwrap_or_default(), told: false },
+        };
+        bound.told = true;
+        view.put(key, Value::GetId(bound));
+    }
+    if let Some(signed) = &statement.signed
+        && let Some(Value::Signed(mut once)) = view.get(&keys.signed(signed))
+    {
+        once.told = true;
+        view.put(keys.signed(signed), Value::Signed(once));
+    }
+}
+
+fn enter_order(view: &mut impl View, keys: &Keys, position: Position, statement: &Statement) {
+    let Some(order_id) = &statement.order else { return };
+    let key = keys.order(&statement.account, order_id);
+    let mut order = match view.get(&key) {
+        Some(Value::Order(order)) => order,
+        _ => Order::default(),
+    };
+    let conflict = statement.outcome == KeptOutcome::Conflict;
+    let lane = order.lane(&statement.source);
+    lane.sequence = lane.sequence.max(statement.sequence);
+    lane.remember(position);
+    if statement.status.is_final_of(statement.kind) && !conflict {
+        lane.final_kept = true;
+        lane.paid |= statement.status == Status::Paid;
+    }
+    if statement.indicator.is_some() && !statement.indicator_right {
+        lane.wrong = lane.wrong.saturating_add(1);
+    }
+    if let Some(settled) = statement.settles {
+        lane.held.retain(|(_, event)| *event != settled);
+    }
+    if statement.verdict == crate::event::Verdict::Hold
+        && !conflict
+        && let Some(event) = statement.event
+    {
+        lane.hold(position, event);
+    }
+    if statement.told()
+        && let Some(expectation) = order.expectation_mut(statement.kind)
+        && expectation.fulfilled_by.is_none()
+    {
+        expectation.fulfilled_by = Some(payer_of(statement));
+        if let Some(session) = expectation.sessions.iter_mut().find(|s| s.indicator == statement.indicator) {
+            session.used = true;
+        }
+    }
+    view.put(key, Value::Order(order));
+}
+
+fn enter_expectation(view: &mut impl View, keys: &Keys, position: Position, expected: &Expected) {
+    let key = keys.order(&expected.account, &expected.order);
+    let mut order = match view.get(&key) {
+        Some(Value::Order(order)) => order,
+        _ => Order::default(),
+    };
+    order.lane(&expected.source).remember(position);
+    let session = Session {
+        session: expected.session.clone(),
+        indicator: expected.indicator,
+        expires_at: millis(expected.expires_at),
+        used: false,
+    };
+    match order.expectation_mut(expected.kind).filter(|e| e.amount == expected.amount && e.fulfilled_by.is_none()) {
+        Some(open) => open.sessions.push(session),
+        None => {
+            order.expectations.retain(|e| e.kind != expected.kind);
+            order.expectations.push(Expectation {
+                kind: expected.kind,
+                amount: expected.amount.clone(),
+                registered: position,
+                sessions: vec![session],
+                fulfilled_by: None,
+            });
+        }
+    }
+    view.put(key, Value::Order(order));
+    if let Some(session) = &expected.session {
+        let key = keys.getid(&expected.account, session);
+        if view.get(&key).is_none() {
+            view.put(key, Value::GetId(Bound { order: expected.order.as_str().to_owned(), told: false }));
+        }
+    }
+}
+
+/// Which payment a statement speaks of: its transaction, or else its notification.
+pub fn payer_of(statement: &Statement) -> [u8; 16] {
+    match &statement.transaction {
+        Some(transaction) => short(&Digest::of_parts([Some(b"transaction".as_slice()), Some(transaction.as_bytes())])),
+        None => short(&Digest::of_parts([Some(b"key".as_slice()), Some(&statement.idempotency.0)])),
+    }
+}
+
+/// The first half of a digest: enough to tell two statements of one key apart.
+pub fn short(digest: &Digest) -> [u8; 16] {
+    let mut half = [0; 16];
+    for (to, from) in half.iter_mut().zip(digest.0) {
+        *to = from;
+    }
+    half
+}

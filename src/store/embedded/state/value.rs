@@ -1,0 +1,473 @@
+//! The values of the index and how they are written.
+
+use super::super::fields::{Fields, Writer, little_endian};
+use super::super::record::{Progress, Statement, put_money, read_money};
+use super::short;
+use crate::event::{EventId, Kind, Money, NotificationId, Position, SourceName, Status, Verdict};
+use crate::store::{Committed, Outcome};
+
+/// What a key stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A notification that was seen.
+    Seen(Seen),
+    /// A string that was signed.
+    Signed(SignedOnce),
+    /// An outcome that was told.
+    Told(Told),
+    /// An order.
+    Order(Order),
+    /// A `getid`.
+    GetId(Bound),
+    /// How far a sink has come.
+    Sink(Progress),
+    /// The newest time that can be trusted, milliseconds.
+    Clock(u64),
+    /// Up to where parts are gone.
+    Horizon(Position),
+}
+
+/// The notifications of one idempotency key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// The original's record.
+    pub position: Position,
+    /// The first.
+    pub original: Summary,
+    /// Those that contradict it.
+    pub twins: Vec<Summary>,
+    /// How often the original came; a hint.
+    pub times_seen: u64,
+    /// When it last came, milliseconds.
+    pub last_seen: u64,
+}
+
+/// What a sender is told of a kept notification.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// First half of the digest over what decides.
+    pub digest: [u8; 16],
+    /// The notification.
+    pub id: NotificationId,
+    /// Its event.
+    pub event: Option<EventId>,
+    /// What moves.
+    pub kind: Kind,
+    /// In which state.
+    pub status: Status,
+    /// What was told.
+    pub verdict: Verdict,
+    /// Click KW: its indicator was right.
+    pub indicator_right: bool,
+}
+
+/// The statements made of one signed string.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignedOnce {
+    /// The first one's record.
+    pub position: Position,
+    /// First half of its digest.
+    pub digest: [u8; 16],
+    /// Its event.
+    pub event: Option<EventId>,
+    /// How many contradict it.
+    pub others: u64,
+    /// Something was told of it.
+    pub told: bool,
+}
+
+/// An outcome that was told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// By this event.
+    pub event: EventId,
+}
+
+/// To which order a `getid` belongs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bound {
+    /// The order.
+    pub order: String,
+    /// It was told once.
+    pub told: bool,
+}
+
+/// An order of an account.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Order {
+    /// One for each source that spoke of it.
+    pub lanes: Vec<Lane>,
+    /// At most one for each kind: the newest.
+    pub expectations: Vec<Expectation>,
+}
+
+/// What one source said of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lane {
+    /// The source.
+    pub source: SourceName,
+    /// Events so far.
+    pub sequence: u64,
+    /// A final state was kept.
+    pub final_kept: bool,
+    /// It was `paid`.
+    pub paid: bool,
+    /// Click KW: wrong indicators kept.
+    pub wrong: u64,
+    /// Its newest records, at most [`Lane::HISTORY`], ascending.
+    pub history: Vec<Position>,
+    /// Its newest held events that nothing settled yet, at most [`Lane::HELD`].
+    pub held: Vec<(Position, EventId)>,
+}
+
+/// An expectation of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expectation {
+    /// What moves.
+    pub kind: Kind,
+    /// How much.
+    pub amount: Money,
+    /// Where it was first registered.
+    pub registered: Position,
+    /// Its sessions.
+    pub sessions: Vec<Session>,
+    /// The payment that fulfilled it.
+    pub fulfilled_by: Option<[u8; 16]>,
+}
+
+/// A session of an expectation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// Click KW: the session; ClickGem: the getid.
+    pub session: Option<String>,
+    /// Click KW: hash of its indicator.
+    pub indicator: Option<[u8; 16]>,
+    /// Milliseconds.
+    pub expires_at: u64,
+    /// Its indicator was accepted once.
+    pub used: bool,
+}
+
+impl Summary {
+    /// Of a statement.
+    pub fn of(statement: &Statement) -> Self {
+        Self {
+            digest: short(&statement.digest),
+            id: statement.id,
+            event: statement.event,
+            kind: statement.kind,
+            status: statement.status,
+            verdict: statement.verdict,
+            indicator_right: statement.indicator_right,
+        }
+    }
+
+    /// What its sender is told when it comes again.
+    pub fn committed(&self, outcome: Outcome) -> Committed {
+        Committed {
+            outcome,
+            notification: self.id,
+            event: self.event,
+            order: None,
+            kind: self.kind,
+            status: self.status,
+            verdict: self.verdict,
+            indicator_right: self.indicator_right,
+            order_paid: false,
+            alarms: Vec::new(),
+        }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.put(1, &self.digest).put(2, &self.id.to_bytes());
+        out.put_some(3, self.event.map(EventId::to_bytes).as_ref().map(<[u8; 16]>::as_slice));
+        out.put(4, &[self.kind.code(), self.status.code(), self.verdict.code(), self.indicator_right.into()]);
+        out.finish()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::parse(bytes)?;
+        let [kind, status, verdict, right] = fields.array(4)?;
+        Some(Self {
+            digest: fields.array(1)?,
+            id: NotificationId::from_bytes(fields.array(2)?),
+            event: fields.array(3).map(EventId::from_bytes),
+            kind: Kind::from_code(kind)?,
+            status: Status::from_code(status)?,
+            verdict: Verdict::from_code(verdict)?,
+            indicator_right: right != 0,
+        })
+    }
+}
+
+impl Lane {
+    /// Records of an order that are remembered; older ones are still in the journal.
+    pub const HISTORY: usize = 1024;
+    /// Held events of an order that a late expectation may settle.
+    pub const HELD: usize = 64;
+
+    /// Notes a record.
+    pub fn remember(&mut self, position: Position) {
+        if self.history.len() == Self::HISTORY {
+            self.history.remove(0);
+        }
+        self.history.push(position);
+    }
+
+    /// Notes a held event.
+    pub fn hold(&mut self, position: Position, event: EventId) {
+        if self.held.len() == Self::HELD {
+            self.held.remove(0);
+        }
+        self.held.push((position, event));
+    }
+}
+
+impl Order {
+    /// The lane of a source, made where there is none.
+    pub fn lane(&mut self, source: &SourceName) -> &mut Lane {
+        let index = self.lanes.iter().position(|lane| lane.source == *source).unwrap_or_else(|| {
+            self.lanes.push(Lane {
+                source: source.clone(),
+                sequence: 0,
+                final_kept: false,
+                paid: false,
+                wrong: 0,
+                history: Vec::new(),
+                held: Vec::new(),
+            });
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[index]
+    }
+
+    /// The lane of a source, if it spoke of the order.
+    pub fn find_lane(&self, source: &SourceName) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| lane.source == *source)
+    }
+
+    /// The expectation of a kind.
+    pub fn expectation(&self, kind: Kind) -> Option<&Expectation> {
+        self.expectations.iter().find(|e| e.kind == kind)
+    }
+
+    /// The expectation of a kind, to be changed.
+    pub fn expectation_mut(&mut self, kind: Kind) -> Option<&mut Expectation> {
+        self.expectations.iter_mut().find(|e| e.kind == kind)
+    }
+}
+
+impl Expectation {
+    /// Whether it can still be fulfilled at a time.
+    pub fn is_open(&self, at: u64) -> bool {
+        self.fulfilled_by.is_none() && !self.is_expired(at)
+    }
+
+    /// Whether every session's time is over.
+    pub fn is_expired(&self, at: u64) -> bool {
+        self.sessions.iter().all(|session| session.expires_at <= at)
+    }
+}
+
+fn positions(list: &[Position]) -> Vec<u8> {
+    list.iter().flat_map(|p| p.0.to_le_bytes()).collect()
+}
+
+fn read_positions(bytes: &[u8]) -> Vec<Position> {
+    bytes.chunks(8).map(|chunk| Position(little_endian(chunk))).collect()
+}
+
+impl Value {
+    /// As the index keeps it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        match self {
+            Self::Seen(seen) => {
+                out.put_number(1, seen.position.0).put(2, &seen.original.write());
+                for twin in &seen.twins {
+                    out.put(3, &twin.write());
+                }
+                out.put_number(4, seen.times_seen).put_number(5, seen.last_seen);
+            }
+            Self::Signed(once) => {
+                out.put_number(1, once.position.0).put(2, &once.digest);
+                out.put_number(3, once.others).put_number(4, once.told.into());
+                out.put_some(5, once.event.map(EventId::to_bytes).as_ref().map(<[u8; 16]>::as_slice));
+            }
+            Self::Told(told) => {
+                out.put(1, &told.event.to_bytes());
+            }
+            Self::Order(order) => {
+                for lane in &order.lanes {
+                    out.put(1, &lane.write());
+                }
+                for expectation in &order.expectations {
+                    out.put(2, &expectation.write());
+                }
+            }
+            Self::GetId(bound) => {
+                out.put_text(1, Some(&bound.order)).put_number(2, bound.told.into());
+            }
+            Self::Sink(progress) => {
+                out.put_text(1, Some(&progress.sink)).put_number(2, progress.watermark.0);
+                out.put(3, &positions(&progress.beyond));
+            }
+            Self::Horizon(position) => {
+                out.put_number(1, position.0);
+            }
+            Self::Clock(newest) => {
+                out.put_number(1, *newest);
+            }
+        }
+        out.finish()
+    }
+
+    /// Reads the value of a key that begins with `what`; `None` for what does not read.
+    pub fn decode(what: u8, bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::parse(bytes)?;
+        let position = |tag| Position(fields.number(tag));
+        Some(match what {
+            b'I' => Self::Seen(Seen {
+                position: position(1),
+                original: Summary::read(fields.get(2)?)?,
+                twins: fields.all(3).map(Summary::read).collect::<Option<_>>()?,
+                times_seen: fields.number(4),
+                last_seen: fields.number(5),
+            }),
+            b'S' => Self::Signed(SignedOnce {
+                position: position(1),
+                digest: fields.array(2)?,
+                event: fields.array(5).map(EventId::from_bytes),
+                others: fields.number(3),
+                told: fields.number(4) != 0,
+            }),
+            b'T' => Self::Told(Told { event: EventId::from_bytes(fields.array(1)?) }),
+            b'O' => Self::Order(Order {
+                lanes: fields.all(1).map(Lane::read).collect::<Option<_>>()?,
+                expectations: fields.all(2).map(Expectation::read).collect::<Option<_>>()?,
+            }),
+            b'G' => Self::GetId(Bound { order: fields.text(1)?.to_owned(), told: fields.number(2) != 0 }),
+            b'P' => Self::Sink(Progress {
+                sink: fields.text(1)?.to_owned(),
+                watermark: position(2),
+                beyond: read_positions(fields.get(3)?),
+            }),
+            b'H' => Self::Horizon(position(1)),
+            b'C' => Self::Clock(fields.number(1)),
+            _ => return None,
+        })
+    }
+}
+
+impl Lane {
+    fn write(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.put_text(1, Some(self.source.as_str())).put_number(2, self.sequence);
+        out.put_number(3, u64::from(self.final_kept) | u64::from(self.paid) << 1).put_number(4, self.wrong);
+        out.put(5, &positions(&self.history));
+        for (position, event) in &self.held {
+            let mut held = position.0.to_le_bytes().to_vec();
+            held.extend(event.to_bytes());
+            out.put(6, &held);
+        }
+        out.finish()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::parse(bytes)?;
+        let held = |bytes: &[u8]| {
+            let (position, event) = bytes.split_at_checked(8)?;
+            Some((Position(little_endian(position)), EventId::from_bytes(event.try_into().ok()?)))
+        };
+        Some(Self {
+            source: SourceName::new(fields.text(1)?)?,
+            sequence: fields.number(2),
+            final_kept: fields.number(3) & 1 != 0,
+            paid: fields.number(3) & 2 != 0,
+            wrong: fields.number(4),
+            history: read_positions(fields.get(5)?),
+            held: fields.all(6).map(held).collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl Expectation {
+    fn write(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.put(1, &[self.kind.code()]).put_number(3, self.registered.0);
+        put_money(&mut out, 2, Some(&self.amount));
+        out.put_some(4, self.fulfilled_by.as_ref().map(<[u8; 16]>::as_slice));
+        for session in &self.sessions {
+            let mut inner = Writer::new();
+            inner.put_text(1, session.session.as_deref());
+            inner.put_some(2, session.indicator.as_ref().map(<[u8; 16]>::as_slice));
+            inner.put_number(3, session.expires_at).put_number(4, session.used.into());
+            out.put(5, &inner.finish());
+        }
+        out.finish()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::parse(bytes)?;
+        let session = |bytes: &[u8]| {
+            let fields = Fields::parse(bytes)?;
+            Some(Session {
+                session: fields.text(1).map(str::to_owned),
+                indicator: fields.array(2),
+                expires_at: fields.number(3),
+                used: fields.number(4) != 0,
+            })
+        };
+        Some(Self {
+            kind: Kind::from_code(fields.code(1)?)?,
+            amount: read_money(&fields, 2)?,
+            registered: Position(fields.number(3)),
+            fulfilled_by: fields.array(4),
+            sessions: fields.all(5).map(session).collect::<Option<_>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::record::tests::statement;
+    use super::*;
+
+    #[test]
+    fn every_value_is_read_as_it_was_written() {
+        let statement = statement();
+        let mut order = Order::default();
+        let lane = order.lane(&statement.source);
+        lane.remember(Position(3));
+        lane.hold(Position(3), statement.event.expect("set"));
+        (lane.sequence, lane.paid, lane.wrong) = (2, true, 16);
+        let session = Session { session: None, indicator: Some([1; 16]), expires_at: 9, used: true };
+        order.expectations.push(Expectation {
+            kind: Kind::Payout,
+            amount: statement.amount.clone().expect("set"),
+            registered: Position(2),
+            sessions: vec![session.clone(), Session { session: Some("s".into()), ..session }],
+            fulfilled_by: Some([2; 16]),
+        });
+        let values = [
+            Value::Seen(Seen {
+                position: Position(1),
+                original: Summary::of(&statement),
+                twins: vec![Summary { event: None, ..Summary::of(&statement) }],
+                times_seen: 3,
+                last_seen: 4,
+            }),
+            Value::Signed(SignedOnce { position: Position(1), digest: [3; 16], event: None, others: 1, told: true }),
+            Value::Told(Told { event: statement.event.expect("set") }),
+            Value::Order(order),
+            Value::GetId(Bound { order: "42".into(), told: false }),
+            Value::Sink(Progress { sink: "amqp".into(), watermark: Position(1), beyond: vec![Position(5)] }),
+            Value::Clock(1_795_162_530_123),
+            Value::Horizon(Position(4)),
+        ];
+        for (value, what) in values.into_iter().zip(*b"ISTOGPCH") {
+            assert_eq!(Value::decode(what, &value.encode()), Some(value));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What the store's threads tell the rest of the program about themselves.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::event::{Digest, Position};
+
+/// Shared by the store's threads and its callers.
+#[derive(Debug)]
+pub struct Shared {
+    head: AtomicU64,
+    covered: AtomicU64,
+    chain: Mutex<Digest>,
+    /// Why nothing can be written just now.
+    full: Mutex<Option<String>>,
+    /// Thousandths of the index that are built.
+    progress: AtomicU64,
+    draining: AtomicBool,
+    clock_alarm: AtomicBool,
+    damage: AtomicU64,
+    horizon: AtomicU64,
+    fatal: watch::Sender<Option<String>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            head: AtomicU64::new(0),
+            covered: AtomicU64::new(0),
+            chain: Mutex::new(Digest([0; 32])),
+            full: Mutex::new(None),
+            progress: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            clock_alarm: AtomicBool::new(false),
+            damage: AtomicU64::new(0),
+            horizon: AtomicU64::new(0),
+            fatal: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Shared {
+    /// The newest written position.
+    pub fn head(&self) -> Position {
+        Position(self.head.load(Ordering::Acquire))
+    }
+    /// Hash of the newest head.
+    pub fn chain(&self) -> Digest {
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// What a start found.
+    pub fn found(&self, head: Position, chain: Digest, damage: u64) {
+        self.head.store(head.0, Ordering::Release);
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+        self.damage.store(damage, Ordering::Release);
+    }
+    /// A group was synced.
+    pub fn wrote(&self, head: Position, chain: Digest) {
+        self.head.store(head.0, Ordering::Release);
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+        self.recovered();
+    }
+    /// The disk takes what it is given.
+    pub fn recovered(&self) {
+        if self.full.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!("the disk takes notifications again");
+        }
+    }
+    /// The index holds everything up to here.
+    pub fn indexed(&self, position: Position) {
+        self.covered.fetch_max(position.0, Ordering::AcqRel);
+    }
+    /// Records that the index does not hold yet.
+    pub fn lag(&self) -> u64 {
+        self.head.load(Ordering::Acquire).saturating_sub(self.covered.load(Ordering::Acquire))
+    }
+    /// The disk takes no more.
+    pub fn full(&self, why: &str) {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        if full.is_none() {
+            tracing::error!(error = why, "the disk takes no more: answering 503 until it does");
+        }
+        *full = Some(why.to_owned());
+    }
+    /// Why the disk takes no more, if so.
+    pub fn refusal(&self) -> Option<String> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Whether the disk takes no more.
+    pub fn is_full(&self) -> bool {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+    /// Nothing can be trusted any more: the process must end.
+    pub fn fail(&self, why: &str) {
+        self.fatal.send_if_modified(|fatal| {
+            if fatal.is_some() {
+                return false;
+            }
+            tracing::error!(error = why, "the store has failed for good; the process must end and start anew");
+            *fatal = Some(why.to_owned());
+            true
+        });
+    }
+    /// Why the store failed for good.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+    /// Whether it failed for good.
+    pub fn has_failed(&self) -> bool {
+        self.fatal.borrow().is_some()
+    }
+    /// Share of the index that is built.
+    pub fn set_progress(&self, done: u64, of: u64) {
+        let share = if of == 0 { 1000 } else { done.saturating_mul(1000) / of };
+        self.progress.store(share.min(1000), Ordering::Release);
+    }
+    /// The same, 0 to 1.
+    pub fn progress(&self) -> f64 {
+        self.progress.load(Ordering::Acquire) as f64 / 1000.0
+    }
+    /// No more commits.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+    /// Whether commits are no longer taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+    /// Notes whether the clock can be trusted.
+    pub fn set_clock_alarm(&self, alarm: bool) {
+        if self.clock_alarm.swap(alarm, Ordering::AcqRel) != alarm {
+            if alarm {
+                tracing::error!(
+                    "the clock is before the newest record or more than 48 h after it: every event is held and \
+                     nothing expires until it is set right, or confirmed with `quittance serve --confirm-clock`"
+                );
+            } else {
+                tracing::info!("the clock is trusted again");
+            }
+        }
+    }
+    /// Whether the clock cannot be trusted.
+    pub fn clock_alarm(&self) -> bool {
+        self.clock_alarm.load(Ordering::Acquire)
+    }
+    /// Up to where parts are gone.
+    pub fn horizon(&self) -> u64 {
+        self.horizon.load(Ordering::Acquire)
+    }
+    /// Notes up to where parts are gone.
+    pub fn set_horizon(&self, position: Position) {
+        self.horizon.fetch_max(position.0, Ordering::AcqRel);
+    }
+    /// Places of damage since the store was made.
+    pub fn damage(&self) -> u64 {
+        self.damage.load(Ordering::Acquire)
+    }
+}
