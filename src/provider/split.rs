@@ -8,6 +8,7 @@
 //! `tests/it/fixtures/clickpay/decisions_oracle.py` says the same in forty lines of Python and is what the tests
 //! compare with. It works on characters, and so does this.
 
+mod automaton;
 mod count;
 mod cuts;
 mod grammar;

@@ -176,6 +176,23 @@ fn the_empty_string_is_never_signed() {
     assert!(recovered.proves(b"").is_none());
 }
 
+#[test]
+#[ignore = "prints times, to hold beside `openssl speed rsa1024 rsa2048 rsa4096`"]
+fn time_of_one_block() {
+    for bits in ["1024", "1031", "1536", "2048", "3072", "4096"] {
+        let line = SIGNATURES.lines().find(|line| line.starts_with(bits)).expect("a vector");
+        let columns: Vec<&str> = line.split('\t').collect();
+        let (key, signature) =
+            (PublicKey::parse(columns[1]).expect("a key"), STANDARD.decode(columns[4]).expect("base64"));
+        let runs = 2000;
+        let begin = std::time::Instant::now();
+        for _ in 0..runs {
+            let _ = std::hint::black_box(key.recover(std::hint::black_box(&signature)));
+        }
+        println!("{bits} bits: {:?}", begin.elapsed() / runs);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(signature: Vec<u8>, blocks in 0_usize..3, byte: u8) {

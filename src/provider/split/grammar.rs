@@ -7,11 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use regex_automata::dfa::{Automaton, StartKind, dense};
-use regex_automata::util::primitives::StateID;
-use regex_automata::util::start;
-use regex_automata::{Anchored, MatchKind};
-
+use super::automaton::Automaton;
 use super::cuts::{Part, Text};
 
 /// Order numbers where the source says nothing.
@@ -69,7 +65,7 @@ pub(in crate::provider) enum Grammar {
     /// `[^@\s]{1,60}@[^@\s]{2,60}`, at most 64 characters.
     Email,
     /// A regular expression over the whole value, at most so many characters (never more than 64).
-    Pattern { automaton: Arc<dense::DFA<Vec<u32>>>, start: Option<StateID>, longest: usize },
+    Pattern { automaton: Arc<Automaton>, longest: usize },
 }
 
 /// An example of a value, for `check`.
@@ -246,22 +242,7 @@ impl Field {
 
 impl Grammar {
     fn pattern(pattern: &str, longest: usize) -> Result<Self, String> {
-        let config = dense::Config::new()
-            .match_kind(MatchKind::All)
-            .start_kind(StartKind::Anchored)
-            .dfa_size_limit(Some(1 << 20))
-            .determinize_size_limit(Some(8 << 20));
-        let nfa = regex_automata::nfa::thompson::Config::new().nfa_size_limit(Some(1 << 20));
-        if pattern.len() > 1024 {
-            return Err("it is longer than 1024 characters: write it shorter".to_owned());
-        }
-        let automaton = dense::Builder::new().configure(config).thompson(nfa).build(pattern).map_err(|error| {
-            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            format!("it is no regular expression that can be used here (no \\b, nothing large): {why}")
-        })?;
-        let anchored = start::Config::new().anchored(Anchored::Yes);
-        let start = automaton.start_state(&anchored).map_err(|error| format!("it cannot be used here: {error}"))?;
-        Ok(Self::Pattern { automaton: Arc::new(automaton), start: Some(start), longest })
+        Ok(Self::Pattern { automaton: Arc::new(Automaton::new(pattern)?), longest })
     }
 
     fn shortest(&self) -> usize {
@@ -291,62 +272,18 @@ impl Grammar {
                 (fits.fold(0, |lengths, word| lengths | 1 << (word.len() - 1)), words.len() as u64)
             }
             Self::Email => email_lengths(text.from(at)),
-            Self::Pattern { automaton, start, longest } => {
-                let Some(mut state) = *start else { return (0, 0) };
-                let (mut lengths, mut steps, mut characters) = (0_u64, 0_u64, 0);
-                let bytes = text.from(at).as_bytes();
-                for (i, byte) in bytes.iter().enumerate() {
-                    state = automaton.next_state(state, *byte);
-                    steps += 1;
-                    if automaton.is_special_state(state)
-                        && (automaton.is_dead_state(state) || automaton.is_quit_state(state))
-                    {
-                        break;
-                    }
-                    if bytes.get(i + 1).is_none_or(|next| next & 0xC0 != 0x80) {
-                        let at_end = automaton.next_eoi_state(state);
-                        lengths |= u64::from(automaton.is_match_state(at_end)) << characters;
-                        characters += 1;
-                        if characters == *longest {
-                            break;
-                        }
-                    }
-                }
-                (lengths, steps)
-            }
+            Self::Pattern { automaton, longest } => automaton.lengths(text.from(at), *longest),
         }
     }
 
-    /// A value that fits, found by walking the automaton breadth first, letters and digits before all else.
+    /// A value that fits, as plain as possible.
     fn example(&self) -> Option<Example> {
-        let (automaton, start, longest) = match self {
-            Self::Run { .. } => return Some(Example("sample".to_owned())),
-            Self::Words(words) => return words.first().map(|word| Example((*word).to_owned())),
-            Self::Email => return Some(Example("buyer@example.com".to_owned())),
-            Self::Pattern { automaton, start, longest } => (automaton, (*start)?, *longest),
-        };
-        let plain = (b'1'..=b'9').chain(*b"0").chain(b'A'..=b'Z').chain(b'a'..=b'z');
-        let alphabet: Vec<u8> = plain.chain(b'!'..=b'/').chain(b':'..=b'~').chain(*b" ").chain(0x80..=0xFF).collect();
-        let mut seen = std::collections::HashSet::from([start]);
-        let mut level = vec![(start, Vec::new())];
-        for _ in 0..longest * 4 {
-            let mut next = Vec::new();
-            for (state, bytes) in &level {
-                for byte in &alphabet {
-                    let after = automaton.next_state(*state, *byte);
-                    let longer = || bytes.iter().copied().chain([*byte]).collect::<Vec<u8>>();
-                    if automaton.is_match_state(automaton.next_eoi_state(after)) {
-                        let text = String::from_utf8(longer()).ok()?;
-                        return (text.chars().count() <= longest).then_some(Example(text));
-                    }
-                    if !automaton.is_dead_state(after) && seen.insert(after) {
-                        next.push((after, longer()));
-                    }
-                }
-            }
-            level = next;
+        match self {
+            Self::Run { .. } => Some(Example("sample".to_owned())),
+            Self::Words(words) => words.first().map(|word| Example((*word).to_owned())),
+            Self::Email => Some(Example("buyer@example.com".to_owned())),
+            Self::Pattern { automaton, longest } => automaton.example(*longest).map(Example),
         }
-        None
     }
 }
 
