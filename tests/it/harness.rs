@@ -488,7 +488,7 @@ fn bound_addresses(log: &str) -> Vec<SocketAddr> {
 pub fn quittance(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
     command.current_dir(folder).args(arguments).stdin(Stdio::null());
-    command.env_remove("QUITTANCE_CONFIG").env_remove("RUST_LOG").env_remove("NO_COLOR");
+    command.env_remove("QUITTANCE_CONFIG").env_remove("QUITTANCE_LOG").env_remove("NO_COLOR");
     command
 }
 
