@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use quittance::event::{Digest, Position};
-use quittance::store::embedded::journal::{Entry, Journal, Keep, Options};
+use quittance::store::embedded::journal::{AppendError, Entry, Journal, Keep, Options, RewriteError};
 
-use crate::disk::{MODES, Mode};
+use crate::disk::{Faults, MODES, Mode};
 use crate::ledger::Ledger;
 use crate::mount::Mounted;
 use crate::rng::{Rng, base_seed, long_form};
@@ -51,12 +51,27 @@ struct Tally {
     rewrites: u64,
     rotations: u64,
     torn: u64,
+    refusals: u64,
+    fatal: u64,
     failures: Vec<String>,
+}
+
+/// What is wrong with the disk besides its power.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trouble {
+    No,
+    /// Every write takes only a part.
+    Short,
+    /// It is full now and then.
+    Full,
+    /// Now and then a write or a sync fails, and what was to be synced is lost.
+    Failing,
 }
 
 struct Life<'a> {
     mounted: &'a Mounted,
     mode: Mode,
+    trouble: Trouble,
     rng: Rng,
     store: PathBuf,
     options: Options,
@@ -71,35 +86,10 @@ impl Life<'_> {
             let longest = [8, 60, 400][self.rng.below(3) as usize];
             self.mounted.cut_after(self.rng.between(1, longest));
             while !self.mounted.is_off() {
-                let went_wrong = match self.rng.below(100) {
-                    0..75 => self.append(&mut journal),
-                    75..82 => journal.mark_idle().map_err(|error| format!("mark_idle: {error}")),
-                    82..92 => self.rewrite(&mut journal),
-                    92..96 => self.rewrite_beside(&mut journal),
-                    _ => {
-                        // The process ends and begins again; the power stays on.
-                        if self.rng.coin() {
-                            let _ = journal.close();
-                        } else {
-                            drop(journal);
-                        }
-                        match Journal::open(&self.store, self.options) {
-                            Ok((next, recovered)) => {
-                                journal = next;
-                                match self.ledger.check_start(&recovered, &journal.reader()) {
-                                    Err(what) if !self.mounted.is_off() => return Err(format!("restarted: {what}")),
-                                    _ => Ok(()),
-                                }
-                            }
-                            Err(_) if self.mounted.is_off() => break,
-                            Err(error) => return Err(format!("does not open: {error:?}")),
-                        }
-                    }
-                };
-                if let Err(what) = went_wrong
-                    && !self.mounted.is_off()
-                {
-                    return Err(format!("with the power on: {what}"));
+                match self.step(journal) {
+                    Ok(next) => journal = next,
+                    Err(_) if self.mounted.is_off() => break,
+                    Err(what) => return Err(format!("with the power on: {what}")),
                 }
             }
             self.tally.cuts += 1;
@@ -108,9 +98,91 @@ impl Life<'_> {
         self.start().map(drop)
     }
 
+    fn step(&mut self, mut journal: Journal) -> Result<Journal, String> {
+        self.make_trouble();
+        let done = match self.rng.below(100) {
+            0..75 => self.append(&mut journal),
+            75..82 => self.told(journal.mark_idle()).map(|_| ()),
+            82..92 => self.rewrite(&mut journal),
+            92..96 => self.rewrite_beside(&mut journal),
+            // The process ends and begins again; the power stays on.
+            _ if self.rng.coin() => {
+                let _ = journal.close();
+                return self.restart_process();
+            }
+            _ => {
+                drop(journal);
+                return self.restart_process();
+            }
+        };
+        match done {
+            Ok(()) => Ok(journal),
+            Err(Ended::Fatal) => {
+                self.tally.fatal += 1;
+                match journal.append(&[]) {
+                    Err(AppendError::Fatal(..)) => {}
+                    other => return Err(format!("goes on after an error that is fatal: {other:?}")),
+                }
+                drop(journal);
+                self.restart_process()
+            }
+            Err(Ended::Wrong(what)) => Err(what),
+        }
+    }
+
+    fn make_trouble(&mut self) {
+        let rng = &mut self.rng;
+        let used = self.mounted.disk().used_pages() * 4096;
+        self.mounted.faults(|faults| match self.trouble {
+            Trouble::No => {}
+            Trouble::Short => faults.short_writes = true,
+            Trouble::Full => match rng.below(8) {
+                0 => faults.capacity = Some(used + rng.below(100_000)),
+                1 => faults.read_only = true,
+                2 | 3 => (faults.capacity, faults.read_only) = (None, false),
+                _ => {}
+            },
+            Trouble::Failing => match rng.below(60) {
+                0 => faults.write = Some(rng.between(1, 4)),
+                1 => faults.sync = Some(rng.between(1, 4)),
+                2 => faults.folder_sync = Some(1),
+                _ => {}
+            },
+        });
+    }
+
+    fn no_trouble(&self) {
+        self.mounted.faults(|faults| {
+            *faults = Faults { short_writes: self.trouble == Trouble::Short, ..Faults::default() };
+        });
+    }
+
+    /// Another process opens the store, on the same disk with the same page cache.
+    fn restart_process(&mut self) -> Result<Journal, String> {
+        if self.trouble == Trouble::Full || self.trouble == Trouble::Failing {
+            // Whether this start succeeds is the disk's affair; the next one must.
+            if let Ok((journal, _)) = Journal::open(&self.store, self.options)
+                && self.rng.coin()
+            {
+                let _ = journal.close();
+            }
+            self.no_trouble();
+        }
+        self.opened()
+    }
+
+    fn opened(&mut self) -> Result<Journal, String> {
+        let (journal, recovered) =
+            Journal::open(&self.store, self.options).map_err(|error| format!("does not open: {error:?}"))?;
+        self.tally.torn += u64::from(recovered.torn_bytes > 0);
+        self.ledger.check_start(&recovered, &journal.reader())?;
+        Ok(journal)
+    }
+
     /// Starts, with the power going again a few times in the middle of it.
     fn start(&mut self) -> Result<Journal, String> {
         for _ in 0..self.rng.below(4) {
+            self.no_trouble();
             self.mounted.cut_after(self.rng.between(1, 20));
             let opened = Journal::open(&self.store, self.options);
             if let (Err(error), false) = (&opened, self.mounted.is_off()) {
@@ -121,23 +193,40 @@ impl Life<'_> {
             self.tally.cuts_in_a_start += u64::from(self.mounted.is_off());
             self.mounted.restart(self.mode, self.rng.next());
         }
-        let (journal, recovered) =
-            Journal::open(&self.store, self.options).map_err(|error| format!("does not open: {error:?}"))?;
-        self.tally.torn += u64::from(recovered.torn_bytes > 0);
-        self.ledger.check_start(&recovered, &journal.reader())?;
-        Ok(journal)
+        self.no_trouble();
+        self.opened()
     }
 
-    fn append(&mut self, journal: &mut Journal) -> Result<(), String> {
+    /// Whether it was done; false where the disk refused it for now, which is allowed on a full one.
+    fn told<T>(&mut self, outcome: Result<T, AppendError>) -> Result<Option<T>, Ended> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            // Without power nobody knows what got to the disk.
+            Err(error) if self.mounted.is_off() => Err(Ended::Wrong(format!("{error:?}"))),
+            Err(AppendError::Full(_)) if self.trouble == Trouble::Full || self.trouble == Trouble::Failing => {
+                self.tally.refusals += 1;
+                Ok(None)
+            }
+            Err(AppendError::Fatal(..)) if self.trouble == Trouble::Failing => Err(Ended::Fatal),
+            Err(error) => Err(Ended::Wrong(format!("{error:?}"))),
+        }
+    }
+
+    fn append(&mut self, journal: &mut Journal) -> Result<(), Ended> {
         let entries = group(&mut self.rng);
         let segments = journal.segments().len();
         self.ledger.asked(&entries);
         let appended =
             if self.rng.below(10) == 0 { journal.append_reserved(&entries) } else { journal.append(&entries) };
-        let appended = appended.map_err(|error| format!("append: {error:?}"))?;
-        self.tally.acknowledged += entries.len() as u64;
-        self.tally.rotations += u64::from(journal.segments().len() > segments);
-        self.ledger.answered(&appended)
+        match self.told(appended)? {
+            Some(appended) => {
+                self.ledger.answered(&appended).map_err(Ended::Wrong)?;
+                self.tally.acknowledged += entries.len() as u64;
+                self.tally.rotations += u64::from(journal.segments().len() > segments);
+            }
+            None => self.ledger.refused(),
+        }
+        Ok(())
     }
 
     fn sealed(&mut self, journal: &Journal) -> Option<Position> {
@@ -146,7 +235,7 @@ impl Life<'_> {
         sealed.get(self.rng.below(sealed.len() as u64) as usize).copied()
     }
 
-    fn rewrite(&mut self, journal: &mut Journal) -> Result<(), String> {
+    fn rewrite(&mut self, journal: &mut Journal) -> Result<(), Ended> {
         let Some(first) = self.sealed(journal) else { return Ok(()) };
         let salt = self.rng.next();
         let ledger = &mut self.ledger;
@@ -155,14 +244,34 @@ impl Life<'_> {
             ledger.retiring(stored.position, keep);
             keep
         });
-        let rewritten = rewritten.map_err(|error| format!("rewrite: {error:?}"))?;
-        self.tally.rewrites += 1;
-        self.ledger.retired();
-        if rewritten.damage.is_empty() { Ok(()) } else { Err(format!("rewrite found {:?}", rewritten.damage)) }
+        match self.rewritten(rewritten)? {
+            Some(rewritten) if !rewritten.damage.is_empty() => {
+                Err(Ended::Wrong(format!("a rewrite found {:?}", rewritten.damage)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn rewritten<T>(&mut self, outcome: Result<T, RewriteError>) -> Result<Option<T>, Ended> {
+        match outcome {
+            Ok(value) => {
+                self.tally.rewrites += 1;
+                self.ledger.retired();
+                Ok(Some(value))
+            }
+            Err(error) if self.mounted.is_off() => Err(Ended::Wrong(format!("rewrite: {error:?}"))),
+            Err(RewriteError::Full(_)) if self.trouble == Trouble::Full || self.trouble == Trouble::Failing => {
+                self.tally.refusals += 1;
+                self.ledger.not_retired();
+                Ok(None)
+            }
+            Err(RewriteError::Fatal(_)) if self.trouble == Trouble::Failing => Err(Ended::Fatal),
+            Err(error) => Err(Ended::Wrong(format!("rewrite: {error:?}"))),
+        }
     }
 
     /// Another thread writes a segment anew while this one appends and rotates.
-    fn rewrite_beside(&mut self, journal: &mut Journal) -> Result<(), String> {
+    fn rewrite_beside(&mut self, journal: &mut Journal) -> Result<(), Ended> {
         let Some(first) = self.sealed(journal) else { return Ok(()) };
         let salt = self.rng.next();
         let reader = journal.reader();
@@ -176,23 +285,28 @@ impl Life<'_> {
                 });
                 (prepared, seen)
             });
-            let appended: Result<(), String> = (0..appends).try_for_each(|_| self.append(journal));
+            let appended: Result<(), Ended> = (0..appends).try_for_each(|_| self.append(journal));
             (preparing.join().expect("no panic"), appended)
         });
         appended?;
         let (prepared, seen) = prepared;
-        let prepared = prepared.map_err(|error| format!("prepare: {error:?}"))?;
         for position in seen {
             self.ledger.retiring(position, keep(position, salt));
         }
-        journal.install(prepared).map_err(|error| format!("install: {error:?}"))?;
-        self.tally.rewrites += 1;
-        self.ledger.retired();
-        Ok(())
+        let installed = prepared.and_then(|prepared| journal.install(prepared));
+        self.rewritten(installed).map(|_| ())
     }
 }
 
-fn lives(mode: Mode, first_seed: u64, count: u64) -> Tally {
+/// Why a step did not end well.
+enum Ended {
+    /// The journal says that the process must end.
+    Fatal,
+    /// It did what it must not.
+    Wrong(String),
+}
+
+fn lives(mode: Mode, trouble: Trouble, first_seed: u64, count: u64) -> Tally {
     let mounted = Mounted::new();
     let mut tally = Tally::default();
     for seed in first_seed..first_seed + count {
@@ -203,6 +317,7 @@ fn lives(mode: Mode, first_seed: u64, count: u64) -> Tally {
         let mut life = Life {
             mounted: &mounted,
             mode,
+            trouble,
             rng,
             store: mounted.path().join("store"),
             options: Options { segment_bytes, verify },
@@ -218,35 +333,60 @@ fn lives(mode: Mode, first_seed: u64, count: u64) -> Tally {
     tally
 }
 
-#[test]
-fn no_acknowledged_record_is_lost_to_a_power_cut() {
+/// Runs lives in all modes side by side, prints a line for each, and fails if anything was lost.
+fn run(trouble: Trouble, short_form: u64) -> Vec<Tally> {
     let lives_per_mode = match std::env::var("QUITTANCE_LIVES") {
         Ok(text) => text.parse().expect("QUITTANCE_LIVES is a number"),
-        Err(_) if long_form() => 60,
-        Err(_) => 8,
+        Err(_) if long_form() => 10 * short_form,
+        Err(_) => short_form,
     };
     let seed = base_seed();
     println!("seed {seed}");
     let tallies = std::thread::scope(|scope| {
         MODES
-            .map(|mode| (mode, scope.spawn(move || lives(mode, seed, lives_per_mode))))
+            .map(|mode| (mode, scope.spawn(move || lives(mode, trouble, seed, lives_per_mode))))
             .map(|(mode, thread)| (mode, thread.join().expect("no panic")))
     });
-    let mut failures = Vec::new();
-    for (mode, tally) in tallies {
+    for (mode, tally) in &tallies {
         println!(
-            "journal, {mode:?}: {} power cuts and {} in the middle of a start, {} records acknowledged, {} rotations, {} \
-             rewrites, {} torn tails cut off, {} failures",
+            "journal, {mode:?}, trouble {trouble:?}: {} power cuts and {} in the middle of a start, {} records acknowledged, \
+             {} rotations, {} rewrites, {} torn tails, {} times refused, {} times fatal, {} failures",
             tally.cuts,
             tally.cuts_in_a_start,
             tally.acknowledged,
             tally.rotations,
             tally.rewrites,
             tally.torn,
+            tally.refusals,
+            tally.fatal,
             tally.failures.len()
         );
-        assert!(tally.acknowledged > 100 && tally.rotations > 10 && tally.rewrites > 3, "too little happened");
-        failures.extend(tally.failures);
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let failures: Vec<&String> = tallies.iter().flat_map(|(_, tally)| &tally.failures).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+    let enough = |tally: &Tally| tally.acknowledged > 100 && tally.rotations > 10 && tally.rewrites > 3;
+    assert!(tallies.iter().all(|(_, tally)| enough(tally)), "too little happened");
+    tallies.into_iter().map(|(_, tally)| tally).collect()
+}
+
+#[test]
+fn no_acknowledged_record_is_lost_to_a_power_cut() {
+    run(Trouble::No, 6);
+}
+
+#[test]
+fn writes_that_take_only_a_part_lose_nothing() {
+    run(Trouble::Short, 4);
+}
+
+#[test]
+fn a_disk_that_is_full_now_and_then_loses_nothing() {
+    let tallies = run(Trouble::Full, 4);
+    assert!(tallies.iter().all(|tally| tally.refusals > 10), "the disk was never full");
+}
+
+#[test]
+fn a_disk_that_fails_now_and_then_loses_nothing_acknowledged() {
+    let tallies = run(Trouble::Failing, 4);
+    assert!(tallies.iter().all(|tally| tally.fatal > 0), "nothing failed");
 }

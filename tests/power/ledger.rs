@@ -122,6 +122,26 @@ impl Ledger {
         self.check_fingerprints(reader)
     }
 
+    /// For a journal that was damaged: the positions of which something is lost. What reads must be what was written.
+    pub fn compare(&self, reader: &Reader) -> Result<Vec<u64>, String> {
+        let mut lost: Vec<u64> = self.lines.keys().copied().collect();
+        for stored in reader.records(Position(1)).flatten() {
+            let position = stored.position.0;
+            let line = self.lines.get(&position).ok_or(format!("record {position} was never appended"))?;
+            if stored.payload != line.entry.payload || stored.chain.0 != line.chain {
+                return Err(format!("record {position} has another head"));
+            }
+            match (&stored.raw, &stored.event) {
+                (Some(raw), Some(event)) if *raw == line.entry.raw && *event == line.entry.event => {
+                    lost.retain(|at| *at != position);
+                }
+                (None, None) => {}
+                _ => return Err(format!("record {position} has other parts")),
+            }
+        }
+        Ok(lost)
+    }
+
     fn check_fingerprints(&self, reader: &Reader) -> Result<(), String> {
         let mut kept = std::collections::HashSet::new();
         for segment in reader.fingerprints() {

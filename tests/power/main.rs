@@ -9,6 +9,7 @@ mod disk;
 mod file;
 mod forgets;
 mod journal;
+mod journal_faults;
 mod ledger;
 mod mount;
 mod rng;

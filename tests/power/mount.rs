@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -58,11 +58,6 @@ impl Mounted {
         &self.path
     }
 
-    /// Cuts the power: from now on every call fails with EIO.
-    pub fn cut_now(&self) {
-        self.disk().cut_now();
-    }
-
     /// Cuts the power in the middle of the `steps`-th change or sync from now.
     pub fn cut_after(&self, steps: u64) {
         self.disk().cut_after(steps);
@@ -70,18 +65,6 @@ impl Mounted {
 
     pub fn is_off(&self) -> bool {
         self.disk().is_off()
-    }
-
-    /// Waits until the power is gone; false where that does not happen in time.
-    pub fn wait_off(&self, longest: Duration) -> bool {
-        let until = Instant::now() + longest;
-        while !self.is_off() {
-            if Instant::now() > until {
-                return false;
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        true
     }
 
     /// The power comes back: the disk holds what survived. Whoever used it before must be gone by now.

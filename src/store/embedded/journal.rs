@@ -192,7 +192,6 @@ pub struct Journal {
     marked: bool,
     /// The active segment was made of the reserve.
     in_reserve: bool,
-    failed: Option<&'static str>,
 }
 
 impl Journal {
@@ -211,7 +210,6 @@ impl Journal {
             writer,
             marked: true,
             in_reserve: false,
-            failed: None,
         };
         // Without room for it there is none; every new segment tries again.
         let _ = journal.make_reserve();
@@ -308,14 +306,14 @@ impl Journal {
     }
 
     fn check(&self) -> Result<(), AppendError> {
-        match self.failed {
+        match self.shelf.failed() {
             Some(what) => Err(AppendError::Fatal(what, io::Error::other("an earlier error"))),
             None => Ok(()),
         }
     }
 
     fn fatal(&mut self, what: &'static str, error: io::Error) -> AppendError {
-        self.failed = Some(what);
+        self.shelf.fail(what);
         AppendError::Fatal(what, error)
     }
 

@@ -8,6 +8,8 @@ use super::shelf::{Place, Segment, read_file};
 use super::transcript::{Failed, Transcript};
 use super::{AppendError, Arc, Damage, Fault, Journal, Path, PathBuf, Position, Reader, aside, io};
 
+const SYNC: &str = "the sync of a rewritten segment";
+
 /// What is to become of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -141,7 +143,10 @@ impl Reader {
         }
         fill_up(&mut transcript, segment.last + 1, segment.chain)?;
         let bytes = transcript.finish_sealed()?;
-        transcript.sync()?;
+        if let Err(failed) = transcript.sync() {
+            self.shelf.fail(SYNC);
+            return Err(failed.into());
+        }
         Ok(Prepared { transcript, replaces: segment.generation, bytes, damage, parts_retired, heads_retired })
     }
 }
@@ -168,7 +173,7 @@ impl Journal {
             Ok(path) => path,
             Err(Failed::Write(error)) => return Err(RewriteError::Full(error)),
             Err(Failed::Sync(error)) => {
-                self.failed = Some("the sync of a rewritten segment");
+                shelf.fail(SYNC);
                 return Err(RewriteError::Fatal(error));
             }
         };
@@ -185,11 +190,7 @@ impl Journal {
         first: Position,
         decide: &mut dyn FnMut(&Stored) -> Keep,
     ) -> Result<Rewritten, RewriteError> {
-        let prepared = self.reader().prepare(first, decide).inspect_err(|error| {
-            if matches!(error, RewriteError::Fatal(_)) {
-                self.failed = Some("the sync of a rewritten segment");
-            }
-        })?;
+        let prepared = self.reader().prepare(first, decide)?;
         let told = Rewritten {
             damage: prepared.damage.clone(),
             parts_retired: prepared.parts_retired,

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::footer::Trailer;
 use super::format::{FOOTER_START, Hash, Mark, NO_HEAD, TRAILER};
@@ -97,6 +97,7 @@ pub struct Shelf {
     state: RwLock<State>,
     head: AtomicU64,
     generations: AtomicU64,
+    failed: OnceLock<&'static str>,
     handles: Mutex<VecDeque<(u64, Arc<File>)>>,
 }
 
@@ -124,6 +125,7 @@ impl Shelf {
             state: RwLock::new(state),
             head: AtomicU64::new(head),
             generations: AtomicU64::new(generations),
+            failed: OnceLock::new(),
             handles: Mutex::new(VecDeque::with_capacity(OPEN_FILES)),
         }
     }
@@ -143,6 +145,14 @@ impl Shelf {
     /// Makes records visible.
     pub fn publish(&self, head: u64) {
         self.head.store(head, Ordering::Release);
+    }
+    /// Notes an error after which nobody may write on, whichever thread met it.
+    pub fn fail(&self, what: &'static str) {
+        let _ = self.failed.set(what);
+    }
+    /// What failed for good.
+    pub fn failed(&self) -> Option<&'static str> {
+        self.failed.get().copied()
     }
     /// A number that no segment file had before.
     pub fn generation(&self) -> u64 {
