@@ -13,6 +13,7 @@ mod source;
 mod tests;
 pub mod units;
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -265,19 +266,25 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let file = path.display().to_string();
+        let file_name = path.display().to_string();
         let unreadable = |error: std::io::Error| {
-            Problems::one(&file, format!("cannot be read: {error}"), "name the file with --config or QUITTANCE_CONFIG")
+            Problems::one(
+                &file_name,
+                format!("cannot be read: {error}"),
+                "name the file with --config or QUITTANCE_CONFIG",
+            )
         };
-        let length = std::fs::metadata(path).map_err(unreadable)?.len();
-        if length > MAX_FILE_BYTES {
-            return Err(Problems::one(&file, "is larger than 1 MiB", "name a configuration"));
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        if file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)? as u64 > MAX_FILE_BYTES {
+            return Err(Problems::one(&file_name, "is larger than 1 MiB", "name a configuration"));
         }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let base = path.parent().unwrap_or(Path::new(""));
-        let named = |problems: Problems| Problems { file: file.clone(), ..problems };
+        let named = |problems: Problems| Problems { file: file_name.clone(), ..problems };
         let config = Self::parse(&text, base, &|name| std::env::var(name).ok()).map_err(named)?;
-        config.refuse_what_this_build_lacks().map_or(Ok(config), |problem| Err(Problems { file, list: vec![problem] }))
+        config
+            .refuse_what_this_build_lacks()
+            .map_or(Ok(config), |problem| Err(Problems { file: file_name, list: vec![problem] }))
     }
 
     /// The tree for a text. Relative paths are relative to `base`; `env` looks up environment variables. Total: any

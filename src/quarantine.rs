@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -172,8 +172,8 @@ impl Quarantine {
     /// Offers a refused request. Never waits: what cannot be taken now is dropped and counted.
     pub fn offer(&self, source: &SourceName, reason: &str, received: &Received) {
         let offer = Offer { source: source.clone(), reason: reason.to_owned(), received: received.clone() };
-        let taken = self.0.queue.as_ref().map(|queue| queue.try_send(offer));
-        if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None = taken {
+        let taken = self.0.queue.as_ref().is_some_and(|queue| queue.try_send(offer).is_ok());
+        if !taken {
             self.0.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -35,14 +35,14 @@ pub fn run<W: Write>(config: &Config, arguments: &cli::Check, out: &mut Out<W>) 
     if arguments.live {
         return live(config, arguments.json, out);
     }
-    for source in describe(config) {
-        if arguments.json {
-            out.json(&source)?;
-        } else {
-            source.print(out)?;
-        }
-    }
-    check_store(&config.store.path)?;
+    // Looked at first: a reader that closes the pipe early must not turn a useless folder into success.
+    let store = check_store(&config.store.path);
+    let printed = describe(config).try_for_each(|source| match arguments.json {
+        true => out.json(&source),
+        false => source.print(out),
+    });
+    store?;
+    printed?;
     if arguments.connect && config.amqp.is_none() {
         talk("no [relay.amqp]: there is no broker to reach, events go to the feed alone");
     }
