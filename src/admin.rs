@@ -10,6 +10,8 @@ mod feed;
 mod health;
 mod problem;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -30,6 +32,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{self, Secret, Source};
@@ -39,8 +42,9 @@ use crate::listener::connection::{Http, Tracked};
 use crate::listener::watch::{Pace, Watch};
 use crate::listener::{Door, Routes, body};
 use crate::metrics::Metrics;
+use crate::quarantine::Quarantine;
 use crate::sink::feed::Feed;
-use crate::store::{Store, StoreError};
+use crate::store::{NOT_OPEN, Store, StoreError, Unavailable};
 use problem::Problem;
 
 /// A bound socket that accepts nothing yet.
@@ -62,8 +66,12 @@ pub struct Desk {
     pub clock: Arc<dyn Clock>,
     /// Where blocking reads run.
     pub tasks: Tasks,
-    /// Sources with their providers.
-    pub routes: Routes,
+    /// Sources with their providers, in the config's order.
+    pub routes: Arc<Routes>,
+    /// Asked for its size; `None` where it could not be opened.
+    pub quarantine: Option<Quarantine>,
+    /// Ends when the public listener stops.
+    pub draining: CancellationToken,
     /// The sources as configured.
     pub sources: Vec<Source>,
     /// How the world reaches the public listener.
@@ -151,6 +159,9 @@ impl Desk {
         T: Send + 'static,
         F: FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     {
+        if self.store.id() == NOT_OPEN {
+            return Err(Unavailable::NotReady.into());
+        }
         let store = Arc::clone(&self.store);
         let read = self.tasks.spawn_blocking(what, move || read(&*store));
         Ok(read.await.map_err(|_| Problem::internal())??)

@@ -6,6 +6,7 @@
 pub mod check;
 mod daemon;
 pub mod expect;
+pub mod serve;
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
@@ -61,8 +62,9 @@ fn act(cli: Cli) -> Result<(), Failure> {
     let mut out = Out(std::io::stdout().lock());
     let config = || Config::load(&config_path(cli.config.as_deref())).map_err(Failure::Config);
     match &cli.command {
-        // The daemon and the demo plug in here with the change that brings them.
-        Command::Serve(_) | Command::Demo(_) => Err(anyhow::anyhow!("this build cannot do that yet").into()),
+        Command::Serve(arguments) => Ok(serve::run(config()?, arguments)?),
+        // The demo plugs in here with the change that brings it.
+        Command::Demo(_) => Err(anyhow::anyhow!("this build cannot do that yet").into()),
         Command::Check(arguments) => check::run(&config()?, arguments, &mut out),
         Command::Expect(arguments) => expect::run(&config()?, arguments, &mut out),
     }

@@ -11,6 +11,7 @@
 //! [`cmd`]). ARCHITECTURE.md draws the map.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod cmd;

@@ -12,6 +12,8 @@ pub(crate) mod intake;
 pub(crate) mod respond;
 pub(crate) mod routes;
 pub mod strict;
+#[cfg(test)]
+mod tests;
 pub(crate) mod watch;
 
 use std::future::Future;

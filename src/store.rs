@@ -19,6 +19,9 @@ use tokio::sync::watch;
 use crate::event::{EventId, Kind, Money, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::{Bearer, Verified};
 
+/// What [`Store::id`] says until the journal is open.
+pub const NOT_OPEN: [u8; 16] = [0; 16];
+
 /// What a store call returns when it must wait for a disk.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -61,7 +64,7 @@ pub trait Store: Send + Sync + 'static {
     /// The oldest position after which the feed is complete.
     fn horizon(&self) -> Position;
 
-    /// The store's identity, in every cursor.
+    /// The store's identity, in every cursor; [`NOT_OPEN`] while it is starting and does not know it yet.
     fn id(&self) -> [u8; 16];
 
     /// A page of notifications, newest first, below `before`.

@@ -23,7 +23,7 @@ pub async fn readyz(State(desk): State<Shared>) -> Response {
 }
 
 fn readiness(desk: &Desk) -> (StatusCode, Value) {
-    let readiness = if desk.tasks.stopping().is_cancelled() { Readiness::Draining } else { desk.store.readiness() };
+    let readiness = if desk.draining.is_cancelled() { Readiness::Draining } else { desk.store.readiness() };
     let not_ready = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false, "reason": reason }));
     match readiness {
         Readiness::Ready => (StatusCode::OK, json!({ "ready": true })),

@@ -134,6 +134,7 @@ impl From<FeedError> for Problem {
         match error {
             FeedError::Malformed => Self::bad_request("the cursor is malformed: use one that the feed gave"),
             FeedError::Gone { why, oldest } => Self::new(StatusCode::GONE, why).with("oldest", oldest),
+            FeedError::NotOpen => Unavailable::NotReady.into(),
             FeedError::Store(error) => error.into(),
             FeedError::Event(_) | FeedError::Broken => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the feed");

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::drain::Tasks;
 use crate::metrics::SourceMetrics;
 use crate::provider::{Received, RefusalStyle};
+use crate::quarantine::Quarantine;
 use crate::store::{Store, Unavailable};
 
 /// What every connection shares. A cheap clone.
@@ -38,11 +39,12 @@ use crate::store::{Store, Unavailable};
 pub struct Intake(Arc<Inner>);
 
 struct Inner {
-    routes: Routes,
+    routes: Arc<Routes>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     nowhere: SourceMetrics,
+    quarantine: Option<Quarantine>,
     limits: Limits,
     in_flight: Arc<AtomicUsize>,
     budget: LogBudget,
@@ -68,17 +70,19 @@ pub struct OneConnection {
 }
 
 impl Intake {
-    /// With everything that requests touch; `nowhere` counts what is at no source's path.
+    /// With everything that requests touch; `nowhere` counts what is at no source's path. `quarantine` is `None` where
+    /// it could not be opened: receiving does not depend on it.
     pub fn new(
-        routes: Routes,
+        routes: Arc<Routes>,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         tasks: Tasks,
         nowhere: SourceMetrics,
+        quarantine: Option<Quarantine>,
         limits: Limits,
     ) -> Self {
-        let budget = LogBudget::new(REFUSALS_LOGGED_PER_SECOND);
-        Self(Arc::new(Inner { routes, store, clock, tasks, nowhere, limits, in_flight: Arc::default(), budget }))
+        let (in_flight, budget) = (Arc::default(), LogBudget::new(REFUSALS_LOGGED_PER_SECOND));
+        Self(Arc::new(Inner { routes, store, clock, tasks, nowhere, quarantine, limits, in_flight, budget }))
     }
 
     /// The service for one connection.
@@ -128,11 +132,12 @@ impl Intake {
         }
         .await;
 
+        let doubtful = matches!(result, Err(Rejection::Malformed(_)));
         let mut response = result.unwrap_or_else(|rejection| {
             self.note_refusal(rejection, endpoint.as_deref(), remote);
             respond::refused(rejection, endpoint.as_deref().map(|endpoint| &endpoint.style))
         });
-        if !body_read || chunked || arrival.flaw.is_some() {
+        if !body_read || chunked || doubtful {
             // What follows on this connection cannot be told from this request's body with certainty.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             watch.linger();
@@ -154,7 +159,12 @@ impl Intake {
         // A few dozen microseconds at most: handing it to another thread would cost more.
         let verified = match endpoint.provider.verify(received) {
             Ok(verified) => verified,
-            Err(refused) => return Err(Rejection::Provider(refused.refusal)),
+            Err(refused) => {
+                if let Some(quarantine) = self.0.quarantine.as_ref().filter(|_| refused.may_be_genuine) {
+                    quarantine.offer(&endpoint.source, refused.refusal.label(), &refused.received);
+                }
+                return Err(Rejection::Provider(refused.refusal));
+            }
         };
         let note = Note::new(Arc::clone(&endpoint), at, verified.key, slot);
         let mut commit = Commit::new(self.0.store.commit(verified), note, self.0.tasks.clone());

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::drain::Tasks;
 use crate::event::Position;
 use crate::store::cursor::{CursorError, FeedCursor};
-use crate::store::{FeedEntry, Store, StoreError};
+use crate::store::{FeedEntry, NOT_OPEN, Store, StoreError};
 
 /// Reads events. A cheap clone.
 #[derive(Clone)]
@@ -60,6 +60,9 @@ pub enum FeedError {
         /// The oldest valid cursor.
         oldest: String,
     },
+    /// The journal is not open yet: nothing can be said about any cursor.
+    #[error("the journal is not open yet")]
+    NotOpen,
     /// The journal cannot be read.
     #[error("the feed cannot be read")]
     Store(#[from] StoreError),
@@ -80,12 +83,17 @@ impl Feed {
     /// The position that a cursor names; without one the oldest after which the feed is complete.
     ///
     /// # Errors
-    /// [`FeedError::Malformed`] or [`FeedError::Gone`].
+    /// [`FeedError::Malformed`], [`FeedError::Gone`], or [`FeedError::NotOpen`] as long as a store that is starting
+    /// does not know its own name: a good cursor must not be called foreign then.
     pub fn position(&self, cursor: Option<&str>) -> Result<Position, FeedError> {
+        let id = self.store.id();
+        if id == NOT_OPEN {
+            return Err(FeedError::NotOpen);
+        }
         let horizon = self.store.horizon();
         let Some(cursor) = cursor else { return Ok(horizon) };
         let gone = |why| FeedError::Gone { why, oldest: self.cursor(horizon) };
-        let position = FeedCursor::parse(cursor, self.store.id()).map_err(|error| match error {
+        let position = FeedCursor::parse(cursor, id).map_err(|error| match error {
             CursorError::Malformed => FeedError::Malformed,
             CursorError::OtherStore => gone("the cursor belongs to another store"),
         })?;

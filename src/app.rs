@@ -1,0 +1,286 @@
+//! The one place that knows all the others: opens the store and binds every socket first, starts second, and stops in
+//! one order.
+
+#[cfg(test)]
+pub(crate) mod stage;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::admin::{Admin, Desk};
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::drain::Tasks;
+use crate::event::SourceName;
+use crate::listener::{Endpoint, Intake, Limits, Listener, Routes};
+use crate::metrics::{Metrics, SourceMetrics};
+use crate::provider::{self, Ordinary};
+use crate::quarantine::{Bounds, Quarantine};
+use crate::sink::feed::Feed;
+use crate::store::embedded::{self, Embedded};
+use crate::store::{Filter, Readiness, Store};
+
+/// A daemon whose sockets are bound and whose store is open, and which accepts nothing yet.
+pub struct App {
+    listener: Listener,
+    admin: Admin,
+    addresses: Addresses,
+    sources: Vec<SourceLine>,
+    store: Arc<dyn Store>,
+    seen: Vec<(SourceName, SourceMetrics)>,
+    serving: Tasks,
+    asking: Tasks,
+    /// Says why the store failed for good.
+    fatal: Option<watch::Receiver<Option<String>>>,
+}
+
+/// Where it listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The public listener.
+    pub public: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+}
+
+/// What an operator is told about a source at the start.
+pub struct SourceLine {
+    /// Its name.
+    pub name: SourceName,
+    /// The URL to give to the provider.
+    pub url: String,
+    /// What an ordinary payment will get.
+    pub ordinary: Ordinary,
+}
+
+/// What a start may be told besides the config.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The store comes from a backup: every paid event holds until it is confirmed or released.
+    pub restored: bool,
+    /// Draw a progress bar while keys are read.
+    pub progress_bar: bool,
+}
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The store cannot be opened: another daemon has it, or it is no store.
+    #[error("the store cannot be opened")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An address is taken or not ours.
+    #[error("{what} cannot listen on {address}")]
+    Bind {
+        /// Which listener.
+        what: &'static str,
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The store failed while it ran: a sync that failed is never tried again by the same process.
+    #[error("the store failed: {0}")]
+    Failed(String),
+    /// Two series of the metrics collide: a mistake in the program.
+    #[error("the metrics cannot be set up")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// How long requests in flight have after a stop. With what the others get it stays below the 10 s that are promised.
+const SERVING_BOUND: Duration = Duration::from_secs(7);
+/// How long answers of the admin listener have after that.
+const ASKING_BOUND: Duration = Duration::from_secs(1);
+
+impl App {
+    /// Opens the store, then binds both sockets; nothing is accepted before [`App::run`]. A store that has to read its
+    /// keys first, or whose disk refuses, is open all the same: `/readyz` says how far it is.
+    ///
+    /// # Errors
+    /// Another daemon has the store, or an address cannot be bound.
+    pub async fn bind(config: Config, options: Options) -> Result<Self, AppError> {
+        let clock: Arc<dyn Clock> = Arc::new(clock::System);
+        let metrics = Metrics::new(&config.sources, clock.now())?;
+        let how = embedded::Options {
+            restored: options.restored,
+            metrics: Some(metrics.commit()),
+            progress_bar: options.progress_bar,
+            ..embedded::Options::of(&config, Arc::clone(&clock))
+        };
+        let opening = Handle::current().spawn_blocking(move || Embedded::open(how)).await;
+        let store = opening.map_err(|error| AppError::Store(error.into()))?.map_err(|e| AppError::Store(e.into()))?;
+        let app = Self::assemble(config, Arc::new(store.clone()), metrics, clock).await?;
+        let url = format!("http://{}", app.admin_addr());
+        store.announce(&url).map_err(|error| AppError::Store(error.into()))?;
+        Ok(Self { fatal: Some(store.fatal()), ..app })
+    }
+
+    /// With a store that is open. Binds both sockets; nothing is accepted before [`App::run`].
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub async fn with_store(config: Config, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
+        let metrics = Metrics::new(&config.sources, clock.now())?;
+        Self::assemble(config, store, metrics, clock).await
+    }
+
+    async fn assemble(
+        config: Config,
+        store: Arc<dyn Store>,
+        metrics: Metrics,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, AppError> {
+        let (serving, asking) = (Tasks::new(Handle::current()), Tasks::new(Handle::current()));
+        let endpoints = config.sources.iter().map(|source| Endpoint::new(source, provider::build(source), &metrics));
+        let routes = Arc::new(Routes::new(endpoints));
+        let quarantine = quarantine(&config, &clock);
+        let limits =
+            Limits { max_body_bytes: config.listener.max_body_bytes, max_in_flight: config.listener.max_in_flight };
+        let intake = Intake::new(
+            Arc::clone(&routes),
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            serving.clone(),
+            metrics.nowhere(),
+            quarantine.clone(),
+            limits,
+        );
+        let source_lines = routes.endpoints().iter().map(|endpoint| SourceLine {
+            name: endpoint.source.clone(),
+            url: format!("{}{}", config.listener.public_url, endpoint.path),
+            ordinary: endpoint.provider.ordinary(),
+        });
+        let sources = source_lines.collect();
+        let seen = routes.endpoints().iter().map(|e| (e.source.clone(), e.metrics.clone())).collect();
+
+        let address = config.listener.address;
+        let failed = |what, address| move |source| AppError::Bind { what, address, source };
+        let listener = Listener::bind(&config.listener, intake, metrics.connections().clone()).await;
+        let listener = listener.map_err(failed("the public listener", address))?;
+        let desk = Desk {
+            store: Arc::clone(&store),
+            feed: Feed::new(Arc::clone(&store), asking.clone()),
+            started_at: clock.now(),
+            metrics,
+            clock,
+            tasks: asking.clone(),
+            routes,
+            quarantine,
+            draining: serving.stopping(),
+            sources: config.sources,
+            public_url: config.listener.public_url,
+            sink: if config.amqp.is_some() { "amqp" } else { "feed" },
+        };
+        let address = config.admin.address;
+        let admin = Admin::bind(&config.admin, desk).await.map_err(failed("the admin listener", address))?;
+        let addresses = Addresses {
+            public: listener.address().map_err(failed("the public listener", address))?,
+            admin: admin.address().map_err(failed("the admin listener", address))?,
+        };
+        Ok(Self { listener, admin, addresses, sources, store, seen, serving, asking, fatal: None })
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+    /// The public listener's address.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.addresses.public
+    }
+    /// The admin listener's address.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.addresses.admin
+    }
+    /// The sources, in the config's order.
+    pub fn sources(&self) -> &[SourceLine] {
+        &self.sources
+    }
+
+    /// Serves until `shutdown`, then stops in this order: accept no more; let requests in flight finish; let the
+    /// admin listener's answers finish; close the store, which finishes what is queued and marks all as synced.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] when it stopped because the store failed for good.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+        let Self { listener, admin, store, seen, serving, asking, fatal, .. } = self;
+        asking.spawn("admin listener", admin.run(asking.clone()));
+        serving.spawn("listener", listener.run(serving.clone()));
+        asking.spawn("last notifications", note_last_received(Arc::clone(&store), seen, asking.clone()));
+        let failure = tokio::select! {
+            () = shutdown => None,
+            why = failed(fatal) => Some(why),
+        };
+
+        tracing::info!("stopping: accepting no more, finishing what is in flight");
+        serving.stop();
+        report("listener", serving.wait(SERVING_BOUND).await);
+        asking.stop();
+        report("admin listener", asking.wait(ASKING_BOUND).await);
+        let closing = Handle::current().spawn_blocking(move || store.close());
+        if closing.await.is_err() {
+            tracing::error!("closing the store ended by a panic");
+        }
+        tracing::info!("stopped");
+        failure.map_or(Ok(()), |why| Err(AppError::Failed(why)))
+    }
+}
+
+/// Ends when the store failed for good, with the reason.
+async fn failed(fatal: Option<watch::Receiver<Option<String>>>) -> String {
+    if let Some(mut fatal) = fatal
+        && let Ok(why) = fatal.wait_for(Option::is_some).await
+    {
+        return why.clone().unwrap_or_default();
+    }
+    std::future::pending().await
+}
+
+fn report(group: &str, end: Result<(), crate::drain::StillRunning>) {
+    for (task, count) in end.err().unwrap_or_default() {
+        tracing::warn!(group, task, count, "still running at the end of the time to drain: left behind");
+    }
+}
+
+/// A quarantine that cannot be opened keeps nobody from receiving.
+fn quarantine(config: &Config, clock: &Arc<dyn Clock>) -> Option<Quarantine> {
+    let bounds = Bounds { max_bytes: config.quarantine.max_bytes, max_age: config.quarantine.max_age };
+    let folder = config.store.path.join("quarantine");
+    let names = config.sources.iter().map(|source| &source.name);
+    match Quarantine::open(&folder, names, bounds, Arc::clone(clock)) {
+        Ok(quarantine) => Some(quarantine),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "no quarantine: what is refused is not kept");
+            None
+        }
+    }
+}
+
+/// How long a source has been silent must not begin anew with every start: once the store can be read, the newest
+/// notification of each source is looked up.
+async fn note_last_received(store: Arc<dyn Store>, seen: Vec<(SourceName, SourceMetrics)>, tasks: Tasks) {
+    const LOOK_AGAIN: Duration = Duration::from_millis(250);
+    let stopping = tasks.stopping();
+    while store.readiness() != Readiness::Ready {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+    let look = move || {
+        for (source, metrics) in seen {
+            let filter = Filter { source: Some(source), ..Filter::default() };
+            let page = store.notifications(&filter, None, 1).unwrap_or_default();
+            let newest = page.notifications.first().and_then(|item| item.received_at.parse().ok());
+            newest.into_iter().for_each(|at| metrics.received_at(at));
+        }
+    };
+    // It is a figure of a metric: without it the silence counts from the start.
+    let _ = tasks.spawn_blocking("last notifications", look).await;
+}

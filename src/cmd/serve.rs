@@ -1,0 +1,65 @@
+//! `quittance serve`: the daemon.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::talk;
+use crate::app::{App, Options};
+use crate::cli::Serve;
+use crate::config::Config;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start: an address or the store is taken, the runtime cannot be made.
+pub fn run(config: Config, arguments: &Serve) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        // Asked for before anything is opened: a stop that comes early must find somebody who listens.
+        let shutdown = Shutdown::listen().context("listening for signals")?;
+        let options = Options { restored: arguments.restored, progress_bar: std::io::stderr().is_terminal() };
+        let app = App::bind(config, options).await?;
+        announce(&app);
+        Ok(app.run(shutdown.asked()).await?)
+    })
+}
+
+/// What an operator wants to see before anything else.
+fn announce(app: &App) {
+    for source in app.sources() {
+        let (ordinary, matched) = (source.ordinary.verdict, source.ordinary.with_expectation);
+        let (name, url, why) = (&source.name, &source.url, &source.ordinary.why);
+        talk(&format!("source {name}: {url} -> {ordinary}; {matched} with a matching expectation ({why})"));
+    }
+    talk(&format!("admin listener on http://{}", app.admin_addr()));
+    talk(&format!("listening on http://{}", app.public_addr()));
+}
+
+struct Shutdown {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Shutdown {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn asked(mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Left to its default it would end the process without draining.
+                _ = self.hangup.recv() => tracing::warn!("SIGHUP: this version reads its config at the start only"),
+            }
+        }
+    }
+}
