@@ -2,6 +2,8 @@
 //!
 //! Everything is judged before the first is registered, so that a file with a mistake registers nothing.
 
+mod registrar;
+
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +14,6 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::daemon::Daemon;
 use super::{Failure, Out, chain, talk};
 use crate::cli;
 use crate::clock::{Clock, System};
@@ -20,6 +21,8 @@ use crate::config::Config;
 use crate::event::rfc3339;
 use crate::expectation;
 use crate::provider::{self, Provider};
+use crate::store::Registration;
+use registrar::Registrar;
 
 /// The largest file of expectations, and the longest indicator's file.
 const MAX_FILE: u64 = 64 << 20;
@@ -44,14 +47,10 @@ pub fn run<W: Write>(config: &Config, arguments: &cli::Expect, out: &mut Out<W>)
         None => vec![from_arguments(arguments)?],
     };
     let wanted = with_life(wanted, arguments, now)?;
-    judge(config, &wanted, now)?;
-    let daemon = Daemon::find(config)?.ok_or_else(|| {
-        anyhow!("no daemon holds the store in {}; start one with `quittance serve`", config.store.path.display())
-    })?;
-    register(&wanted, out, arguments, |document| {
-        let answer = daemon.post("/api/v1/expectations", document)?;
-        if matches!(answer.status, 200 | 201) { Ok(answer.body) } else { Err(anyhow!("{}", answer.reason())) }
-    })
+    let judge = Judge::new(config);
+    judge.all(&wanted, now)?;
+    let registrar = Registrar::find(config)?;
+    register(&wanted, out, arguments, |document| registrar.register(&judge, document))
 }
 
 /// Registers each in turn; what is refused is told and does not stop the rest.
@@ -97,22 +96,39 @@ fn show<W: Write>(answer: &Value, out: &mut Out<W>, arguments: &cli::Expect) -> 
     url.map_or(Ok(()), |url| out.line(url))
 }
 
-/// Tells everything that the admin API would refuse.
-fn judge(config: &Config, wanted: &[Wanted], now: Timestamp) -> Result<(), Failure> {
-    let providers: Vec<Arc<dyn Provider>> = config.sources.iter().map(provider::build).collect();
-    let provider_at = |index: usize| providers.get(index).map(AsRef::as_ref);
-    let url = &config.listener.public_url;
-    let mut wrong = 0_usize;
-    for one in wanted {
-        if let Err(message) = expectation::read(&one.document, &config.sources, provider_at, url, now) {
-            talk(&at(&one.place, &message));
-            wrong += 1;
-        }
+/// Judges by the rules of the admin API.
+struct Judge<'c> {
+    config: &'c Config,
+    providers: Vec<Arc<dyn Provider>>,
+}
+
+impl<'c> Judge<'c> {
+    fn new(config: &'c Config) -> Self {
+        Self { config, providers: config.sources.iter().map(provider::build).collect() }
     }
-    match wrong {
-        0 => Ok(()),
-        _ if wanted.len() > 1 => Err(anyhow!("{wrong} of {} cannot be registered; nothing was", wanted.len()).into()),
-        _ => Err(Failure::Told),
+
+    /// A registration and its return URL, or what is wrong with it.
+    fn read(&self, document: &Value, now: Timestamp) -> Result<(Registration, Option<String>), String> {
+        let provider_at = |index: usize| self.providers.get(index).map(AsRef::as_ref);
+        expectation::read(document, &self.config.sources, provider_at, &self.config.listener.public_url, now)
+    }
+
+    /// Tells everything that is wrong with any of them.
+    fn all(&self, wanted: &[Wanted], now: Timestamp) -> Result<(), Failure> {
+        let mut wrong = 0_usize;
+        for one in wanted {
+            if let Err(message) = self.read(&one.document, now) {
+                talk(&at(&one.place, &message));
+                wrong += 1;
+            }
+        }
+        match wrong {
+            0 => Ok(()),
+            _ if wanted.len() > 1 => {
+                Err(anyhow!("{wrong} of {} cannot be registered; nothing was", wanted.len()).into())
+            }
+            _ => Err(Failure::Told),
+        }
     }
 }
 

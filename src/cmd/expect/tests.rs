@@ -34,7 +34,7 @@ fn judged(documents: &[Value]) -> Result<(), Failure> {
     let config = Config::parse(CONFIG, Path::new("/"), &|_| None).expect("good");
     let wanted: Vec<Wanted> =
         documents.iter().map(|document| Wanted { place: "f:1".to_owned(), document: document.clone() }).collect();
-    judge(&config, &wanted, now())
+    Judge::new(&config).all(&wanted, now())
 }
 
 #[test]
@@ -96,4 +96,28 @@ fn what_is_refused_stops_nobody_else_and_ends_in_failure() {
     assert!(matches!(done, Err(Failure::Told)));
     assert_eq!(*asked.borrow(), 3);
     assert_eq!(String::from_utf8(bytes).expect("UTF-8"), "{\"order_id\":\"1\"}\n{\"order_id\":\"3\"}\n");
+}
+
+#[test]
+fn without_a_daemon_the_store_is_opened_and_holds_the_registration_after_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config::parse(CONFIG, folder.path(), &|_| None).expect("good");
+    let line = "--source kw --order 100042 --amount 6.00 --currency KWD --session s1 --indicator 7c1a6a24 --json";
+    let expect = || {
+        let mut bytes = Vec::new();
+        let done = run(&config, &arguments(line), &mut Out::to(&mut bytes));
+        (done, serde_json::from_slice::<Value>(&bytes).unwrap_or_default())
+    };
+    let (done, first) = expect();
+    assert!(done.is_ok(), "{done:?}");
+    let url = first["return_url"].as_str().expect("a URL");
+    assert!(url.starts_with("https://pay.example.com/kw/100042/"), "{url}");
+    assert_eq!(url.len(), "https://pay.example.com/kw/100042/".len() + 22);
+    // The same again is no second one: it keeps the first one's end.
+    let (done, second) = expect();
+    assert!(done.is_ok(), "{done:?}");
+    assert_eq!(first, second);
+    // And another amount contradicts it: the store remembers.
+    let other = arguments(&line.replace("6.00", "7.00"));
+    assert!(matches!(run(&config, &other, &mut Out::to(Vec::new())), Err(Failure::Told)));
 }

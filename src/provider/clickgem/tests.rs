@@ -201,8 +201,8 @@ fn nobody_who_may_have_paid_is_sent_to_the_failure_page() {
     let page = |status, verdict, order_paid| {
         let committed = Committed {
             outcome: Outcome::New,
-            notification: NotificationId::now(),
-            event: Some(EventId::now()),
+            notification: NotificationId::from_bytes([1; 16]),
+            event: Some(EventId::from_bytes([2; 16])),
             order: OrderId::new("42"),
             kind: Kind::Payment,
             status,

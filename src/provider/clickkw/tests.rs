@@ -186,8 +186,8 @@ fn secrets_that_stand_twice_are_kept_nowhere() {
 fn committed(status: Status, verdict: Verdict, indicator_right: bool, order_paid: bool) -> Committed {
     Committed {
         outcome: Outcome::New,
-        notification: NotificationId::now(),
-        event: Some(EventId::now()),
+        notification: NotificationId::from_bytes([1; 16]),
+        event: Some(EventId::from_bytes([2; 16])),
         order: OrderId::new("42"),
         kind: Kind::Payment,
         status,
