@@ -45,6 +45,7 @@ struct Inner {
 }
 
 /// The modulus in the narrowest arithmetic that holds it.
+#[expect(clippy::large_enum_variant, reason = "one per key, behind an Arc")]
 enum Modulus {
     Bits1024(Montgomery<{ U1024::LIMBS }>),
     Bits1536(Montgomery<{ U1536::LIMBS }>),
@@ -188,10 +189,10 @@ impl Modulus {
     fn new(be_bytes: &[u8]) -> Option<Self> {
         Some(match be_bytes.len() * 8 {
             ..=1024 => Self::Bits1024(Montgomery::new(be_bytes)?),
-            ..=1536 => Self::Bits1536(Montgomery::new(be_bytes)?),
-            ..=2048 => Self::Bits2048(Montgomery::new(be_bytes)?),
-            ..=3072 => Self::Bits3072(Montgomery::new(be_bytes)?),
-            ..=4096 => Self::Bits4096(Montgomery::new(be_bytes)?),
+            1025..=1536 => Self::Bits1536(Montgomery::new(be_bytes)?),
+            1537..=2048 => Self::Bits2048(Montgomery::new(be_bytes)?),
+            2049..=3072 => Self::Bits3072(Montgomery::new(be_bytes)?),
+            3073..=4096 => Self::Bits4096(Montgomery::new(be_bytes)?),
             _ => return None,
         })
     }
