@@ -214,7 +214,8 @@ impl Memory {
         let (outcome, notification, event) = match known {
             Some(held) => (Outcome::Duplicate, held.notification, held.event),
             None => {
-                let (notification, event) = (NotificationId::now(), EventId::now());
+                let (at, position) = (verified.received.at, Position(kept.len() as u64 + 1));
+                let (notification, event) = (NotificationId::new(at, position), EventId::new(at, position));
                 let order = verified.details.order_id.as_ref().map_or("", |order| order.as_str());
                 let body = Bytes::from(format!(r#"{{"id":"{event}","subject":"{order}"}}"#));
                 kept.push(Held { idempotency: verified.idempotency, notification, event, body });
