@@ -470,7 +470,7 @@ impl Journal {
                 generation: self.shelf.generation(),
                 path: segment.path.clone(),
                 bytes: segment.end + footer.len() as u64,
-                tables: Place::Footer(offsets.len() as u32, fingerprints.len() as u32),
+                tables: Place::Footer(offsets.len() as u32),
                 ..*segment
             };
             let mut state = self.shelf.change();

@@ -151,7 +151,7 @@ impl Reader {
                     }
                 }
             };
-            let Place::Footer(offsets, _) = segment.tables else {
+            let Place::Footer(offsets) = segment.tables else {
                 let Place::Memory(tables) = &segment.tables else { continue };
                 return Ok((info(&segment), tables.fingerprints.clone()));
             };

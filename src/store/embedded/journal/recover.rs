@@ -166,7 +166,7 @@ impl Start<'_> {
                 records: u64::from(trailer.records),
                 bytes: file.bytes,
                 end: file.bytes - u64::from(trailer.length),
-                tables: Place::Footer(trailer.offsets, trailer.fingerprints),
+                tables: Place::Footer(trailer.offsets),
             }));
             self.next = successor;
             self.chain = trailer.chain;

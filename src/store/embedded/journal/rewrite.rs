@@ -227,7 +227,7 @@ pub(super) fn segment_of(transcript: &Transcript, generation: u64, path: PathBuf
         records: tables.offsets.iter().filter(|offset| **offset != super::format::NO_HEAD).count() as u64,
         bytes,
         end: *end,
-        tables: Place::Footer(tables.offsets.len() as u32, tables.fingerprints.len() as u32),
+        tables: Place::Footer(tables.offsets.len() as u32),
     }
 }
 

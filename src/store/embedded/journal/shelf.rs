@@ -44,7 +44,7 @@ impl Segment {
     /// Positions that its table spans.
     fn entries(&self) -> u64 {
         match &self.tables {
-            Place::Footer(offsets, _) => u64::from(*offsets),
+            Place::Footer(offsets) => u64::from(*offsets),
             Place::Memory(tables) => tables.offsets.len() as u64,
         }
     }
@@ -53,8 +53,8 @@ impl Segment {
 /// Where the tables of a sealed segment are.
 #[derive(Debug)]
 pub enum Place {
-    /// In the footer: so many offsets and fingerprints.
-    Footer(u32, u32),
+    /// In the footer: so many offsets.
+    Footer(u32),
     /// In memory: the footer could not be written yet.
     Memory(Tables),
 }
@@ -193,7 +193,7 @@ impl Shelf {
         let count = if present == 0 { 0 } else { (last - from + 1) as usize };
         let offsets = match &segment.tables {
             Place::Memory(tables) => slice(&tables.offsets, start as usize, count),
-            Place::Footer(..) => {
+            Place::Footer(_) => {
                 let mut bytes = vec![0; count * 4];
                 file.read_exact_at(&mut bytes, segment.end + FOOTER_START as u64 + start * 4)?;
                 bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()

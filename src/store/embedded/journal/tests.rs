@@ -527,3 +527,33 @@ fn fingerprints_are_found_without_their_footer() {
     file.write_all_at(&[0; 20], end - 120).expect("writes");
     assert_eq!(told(&journal), before);
 }
+
+#[test]
+fn zeros_at_the_end_of_the_last_record_are_part_of_it() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    journal.append(&[Entry { event: vec![0; 64], ..entry(1) }]).expect("appends");
+    drop(journal);
+    let (journal, recovered) = open(made.path());
+    assert_eq!((recovered.head, recovered.torn_bytes), (Position(1), 0));
+    let stored = journal.reader().read(Position(1)).expect("reads").expect("is there");
+    assert_eq!(stored.event.as_deref(), Some(&[0; 64][..]));
+}
+
+#[test]
+fn records_lost_right_before_a_torn_group_keep_their_positions() {
+    let made = folder();
+    let (mut journal, _) = open(made.path());
+    fill(&mut journal, 1, 2);
+    let second = journal.segments()[0].bytes as usize;
+    fill(&mut journal, 2, 2);
+    drop(journal);
+    let path = segment_paths(made.path()).remove(0);
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes[second] ^= 1;
+    bytes.truncate(bytes.len() - 1);
+    fs::write(&path, &bytes).expect("writes");
+    let (journal, recovered) = open(made.path());
+    assert_eq!((recovered.head, recovered.damage.len()), (Position(4), 1));
+    assert_eq!(check(&journal), [1, 2]);
+}
