@@ -8,6 +8,7 @@ mod http;
 
 mod admin_api;
 mod browser_returns;
+mod demo;
 mod durability;
 mod expectations;
 mod feed;
