@@ -22,6 +22,8 @@ pub mod sinks;
 pub mod start;
 pub mod state;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -115,7 +115,8 @@ pub fn decide(
     }
     let twins = seen.as_ref().map_or(0, |seen| seen.twins.len());
     let twins = twins.max(signed.as_ref().map_or(0, |once| usize::try_from(once.others).unwrap_or(usize::MAX)));
-    let wrong_full = !reading.right && indicator.is_some() && lane.is_some_and(|lane| lane.wrong >= KEPT_WRONG);
+    let wrong = matches!(reading.indicator, Indicator::Wrong | Indicator::Unregistered);
+    let wrong_full = wrong && lane.is_some_and(|lane| lane.wrong >= KEPT_WRONG);
     if (conflict && twins >= KEPT_CONFLICTS) || (!conflict && wrong_full) {
         // Acknowledged and counted, not kept: whoever can make one can make thousands.
         let outcome = if conflict { Outcome::Conflict } else { Outcome::Duplicate };
@@ -184,7 +185,7 @@ pub fn decide(
         digest: reading.digest,
         signed: verified.signed,
         getid: verified.getid.clone(),
-        indicator,
+        indicator: indicator.filter(|_| reading.indicator != Indicator::NotGiven),
         indicator_right: reading.right,
         accept_indicator: verified.accept_indicator,
         scheme: verified.scheme.to_owned(),
