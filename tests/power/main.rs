@@ -5,12 +5,17 @@
 //! (`journal`) and the whole daemon (`serve`). The short form runs with `cargo test`; `QUITTANCE_LONG=1` runs the long
 //! one, and `QUITTANCE_SEED=<n>` repeats a run whose seed was printed. They need root, /dev/fuse and the package fuse3.
 
+mod daemon;
 mod disk;
 mod file;
 mod forgets;
+#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[path = "../it/http.rs"]
+mod http;
 mod journal;
 mod journal_faults;
 mod ledger;
 mod mount;
 mod rng;
+mod serve;
 mod sled_alone;

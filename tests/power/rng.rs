@@ -27,6 +27,11 @@ impl Rng {
         low + self.below(high - low + 1)
     }
 
+    /// Another generator, for another thread.
+    pub fn fork(&mut self) -> Self {
+        Self::new(self.next())
+    }
+
     pub fn coin(&mut self) -> bool {
         self.next() & 1 == 1
     }
