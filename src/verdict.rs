@@ -145,8 +145,10 @@ pub fn judge(facts: &Facts) -> Judgement {
         Assurance::Browser if facts.indicator == Indicator::Accepted => told(Verdict::Fulfil),
         Assurance::Browser => held(vec![Reason::Browser]),
         // Row 8.
-        Assurance::Ambiguous if facts.sole_reading && matches => told(Verdict::Fulfil),
+        // Another type names no order of its own that could be expected, so the expectation settles nothing: an unpaid
+        // order's create answer names just the order and the amount that the shop waits for.
         Assurance::Ambiguous if facts.cross_type => held(vec![Reason::AmbiguousSplit, Reason::CrossType]),
+        Assurance::Ambiguous if facts.sole_reading && matches => told(Verdict::Fulfil),
         Assurance::Ambiguous => held(vec![Reason::AmbiguousSplit]),
         // Row 9.
         Assurance::Bearer if matches => told(Verdict::Fulfil),
@@ -255,6 +257,11 @@ mod tests {
         is(&Facts { expectation: Match, ..paid(Ambiguous) }, Verdict::Hold, &[Reason::AmbiguousSplit]);
         is(&paid(Ambiguous), Verdict::Hold, &[Reason::AmbiguousSplit]);
         is(&Facts { cross_type: true, ..paid(Ambiguous) }, Verdict::Hold, &[Reason::AmbiguousSplit, Reason::CrossType]);
+        is(
+            &Facts { cross_type: true, sole_reading: true, expectation: Match, ..paid(Ambiguous) },
+            Verdict::Hold,
+            &[Reason::AmbiguousSplit, Reason::CrossType],
+        );
     }
 
     #[test]

@@ -327,10 +327,4 @@ fn a_restored_store_holds_every_paid_event() {
     let data = daemon.last_event();
     assert_eq!((data["verdict"].as_str(), &data["reasons"]), (Some("hold"), &json!(["restored"])));
     assert_eq!(daemon.ask("/api/v1/status")["store"]["restored"], true);
-    // It is a fact of the store, not of one start.
-    assert!(daemon.stop().success());
-    daemon.set_arguments(&[]);
-    daemon.start_again();
-    assert_eq!(daemon.send(&numbered(3)).status, 200);
-    assert_eq!(daemon.last_event()["verdict"], "hold");
 }

@@ -31,9 +31,18 @@ name = "clickpay-id"
 provider = "clickpay"
 path = "/clickpay"
 currency = "IDR"
-order_pattern = "^(T[0-9]{{13}}|W[0-9]{{4}})$"
-amount_pattern = "^[0-9]+(\\.[0-9]{{2}})?$"
+order_pattern = "^T[0-9]{{13}}$"
+amount_pattern = "^[0-9]+\\.[0-9]{{2}}$"
 public_keys = [{{ file = "{key_2048}" }}, {{ file = "{key}" }}]
+
+[[source]]
+name = "clickpay-out"
+provider = "clickpay"
+path = "/clickpay/out"
+currency = "IDR"
+order_pattern = "^W[0-9]{{4}}$"
+amount_pattern = "^[1-9][0-9]{{3,}}$"
+public_keys = [{{ file = "{key}" }}]
 
 [[source]]
 name = "clickpay-twin"

@@ -62,6 +62,19 @@ pub fn send(to: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
     read_answer(&mut stream)
 }
 
+/// The status of the answer alone: what a HEAD is answered has a length and no body.
+///
+/// # Errors
+/// As [`send`].
+pub fn status(to: SocketAddr, bytes: &[u8]) -> io::Result<u16> {
+    let mut stream = connect(to)?;
+    stream.write_all(bytes)?;
+    let mut start = [0; 12]; // HTTP/1.1 200
+    stream.read_exact(&mut start)?;
+    let code = start.get(9..).and_then(|code| std::str::from_utf8(code).ok()).and_then(|code| code.parse().ok());
+    code.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no status line"))
+}
+
 /// A connection with a time limit on every read and write.
 pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;

@@ -19,7 +19,7 @@ fn good() -> Vec<u8> {
 
 /// Sends bytes and gives the status, 0 where the connection is closed without one.
 fn status(daemon: &Daemon, bytes: &[u8]) -> u16 {
-    http::send(daemon.public, bytes).map_or(0, |answer| answer.status)
+    http::status(daemon.public, bytes).unwrap_or(0)
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_clickpay_signature_of_2048_bits_and_in_url_safe_letters_holds() {
 #[test]
 fn a_failed_clickpay_pay_out_is_told_as_a_payout() {
     let mut daemon = Daemon::start();
-    let (answer, data) = twice(&mut daemon, |d| d.clickpay("/clickpay", &pay_out(json!({}))));
+    let (answer, data) = twice(&mut daemon, |d| d.clickpay("/clickpay/out", &pay_out(json!({}))));
     assert_eq!(answer.text(), "SUCCESS", "a failed pay-out that was kept was processed");
     assert_eq!((data["kind"].as_str(), data["status"].as_str()), (Some("payout"), Some("failed")));
     assert_eq!(data["amount"]["value"], "200000");

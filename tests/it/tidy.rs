@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 struct File {
     path: String,
     text: String,
+    /// Compiled for tests only.
+    is_test: bool,
 }
 
 fn files(folder: &str) -> Vec<File> {
@@ -17,7 +19,8 @@ fn files(folder: &str) -> Vec<File> {
                 walk(root, path, into);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                into.push(File { path: path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), text });
+                let path = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+                into.push(File { path, text, is_test: false });
             }
         }
     }
@@ -25,6 +28,17 @@ fn files(folder: &str) -> Vec<File> {
     let mut all = Vec::new();
     walk(root, root.join(folder), &mut all);
     assert!(!all.is_empty(), "nothing in {folder}");
+    let declared = regex::Regex::new(r"#\[cfg\(test\)\]\s*(?:pub(?:\(\w+\))? )?mod (\w+);").unwrap();
+    let tests: Vec<String> = all
+        .iter()
+        .flat_map(|file| {
+            let base = file.path.trim_end_matches(".rs").trim_end_matches("/lib").to_owned();
+            declared.captures_iter(&file.text).map(move |found| format!("{base}/{}", &found[1])).collect::<Vec<_>>()
+        })
+        .collect();
+    for file in &mut all {
+        file.is_test = tests.iter().any(|t| file.path == format!("{t}.rs") || file.path.starts_with(&format!("{t}/")));
+    }
     all
 }
 
@@ -34,14 +48,9 @@ impl File {
         self.path == format!("src/{module}.rs") || self.path.starts_with(&format!("src/{module}/"))
     }
 
-    /// Whether it is compiled for tests only.
-    fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
-    }
-
     /// Lines of code with their numbers: no comments, no tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let text = if self.is_test() { "" } else { &self.text };
+        let text = if self.is_test { "" } else { &self.text };
         let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
         lines
             .take_while(|(_, line)| !line.starts_with("#[cfg(test)]") && !line.starts_with("mod tests"))
