@@ -41,6 +41,7 @@ pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
+    process: Registry,
     sources: BTreeMap<SourceName, SourceMetrics>,
     nowhere: SourceMetrics,
     commit: CommitMetrics,
@@ -118,7 +119,9 @@ impl Metrics {
         let build = IntGaugeVec::new(Opts::new("build_info", "The running version"), &["version"])?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(ProcessCollector::for_self()))?;
+        // The conventional names, which dashboards know, and so without our prefix.
+        let process = Registry::new();
+        process.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self(Arc::new(Inner {
             nowhere: families.of_source("none", 0),
             sources,
@@ -133,6 +136,7 @@ impl Metrics {
             rebuild_progress: float(&registry, "index_rebuild_progress_ratio", "Share of the index that is built")?,
             started: now,
             registry,
+            process,
         })))
     }
 
@@ -181,7 +185,8 @@ impl Metrics {
             let silent = now.duration_since(since).as_secs().max(0);
             inner.silence_seconds.with_label_values(&[name.as_str()]).set(silent);
         }
-        TextEncoder::new().encode_to_string(&inner.registry.gather())
+        let families = [inner.registry.gather(), inner.process.gather()].concat();
+        TextEncoder::new().encode_to_string(&families)
     }
 }
 
@@ -444,10 +449,10 @@ mod tests {
             "connections 0",
             "source_silence_seconds{source=\"shop\"} 0",
             "build_info{version=",
-            "process_resident_memory_bytes",
         ] {
             assert!(page.lines().any(|line| line.starts_with(&format!("quittance_{series}"))), "{series}\n{page}");
         }
+        assert!(page.lines().any(|line| line.starts_with("process_resident_memory_bytes ")), "{page}");
     }
 
     #[test]

@@ -67,13 +67,14 @@ pub async fn order(
     State(desk): State<Shared>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let missing = || Problem::not_found("nothing is known of this order at this source");
+    let missing = || Problem::not_found("there is no such source");
     let Path((source, order)) = path.map_err(|_| missing())?;
     let source = SourceName::new(&source).ok_or_else(missing)?;
-    let order = OrderId::new(&order).ok_or_else(missing)?;
+    let order = OrderId::new(&order).ok_or_else(|| Problem::not_found("an order has at least one character"))?;
     let (of, named) = (source.clone(), order.clone());
     let entries = desk.read("order", move |store| store.order(&of, &named)).await?;
-    if entries.is_empty() {
+    // An order nobody has heard of is an empty history; a source nobody has heard of is a mistake.
+    if entries.is_empty() && desk.sources.iter().all(|known| known.name != source) {
         return Err(missing());
     }
     Ok(Json(json!({ "source": source, "order_id": order, "entries": entries })))

@@ -178,7 +178,8 @@ async fn every_error_is_a_problem_document() {
     problem(&ask(&stage, "/api/v1/notifications/none").await, 404);
     problem(&ask(&stage, "/api/v1/notifications/019aa2f4-6f0d-7a10-8d40-6a1d5a0f2b11").await, 404);
     problem(&ask(&stage, "/api/v1/notifications/%ff").await, 404);
-    problem(&ask(&stage, "/api/v1/orders/ipn/nothing").await, 404);
+    problem(&ask(&stage, "/api/v1/orders/nowhere/1").await, 404);
+    problem(&ask(&stage, "/api/v1/orders/ipn").await, 404);
     problem(&post(&stage, "/api/v1/status", "{}").await, 405);
     problem(&ask(&stage, "/api/v1/expectations").await, 405);
     for bad in ["limit=0", "limit=x", "wait=61s", "unknown=1", "limit=1&limit=2", "after=%ff"] {
@@ -194,6 +195,8 @@ async fn every_error_is_a_problem_document() {
     let both = "POST /api/v1/expectations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}";
     problem(&send(&stage, both).await, 400);
     problem(&post(&stage, "/api/v1/expectations", &" ".repeat(70_000)).await, 413);
+    let order = ask(&stage, "/api/v1/orders/ipn/a%2Fb").await;
+    assert_eq!(order.json, json!({ "source": "ipn", "order_id": "a/b", "entries": [] }));
     let list = ask(&stage, "/api/v1/notifications?since=2h&until=2026-11-20T08:15:30Z&source=ipn&limit=5").await;
     assert_eq!((list.status, &list.json), (200, &json!({ "notifications": [], "next": null })));
 }

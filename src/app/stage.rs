@@ -11,12 +11,14 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::App;
 use crate::clock;
 use crate::config::Config;
+use crate::drain::Tasks;
 use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::Verified;
 use crate::store::{
@@ -74,10 +76,10 @@ failure_url = "https://shop.example.com/sorry?order={{order_id}}"
         let app = App::with_store(config, store.clone(), Arc::new(clock::System)).await.expect("it binds");
         let (public, admin) = (app.public_addr(), app.admin_addr());
         let (shutdown, asked) = oneshot::channel();
-        #[expect(clippy::disallowed_methods, reason = "the test itself waits for it")]
-        let running = tokio::spawn(app.run(async {
+        let shutdown_asked = async {
             let _ = asked.await;
-        }));
+        };
+        let running = Tasks::new(Handle::current()).spawn("the stage", app.run(shutdown_asked));
         Self { public, admin, store, shutdown: Some(shutdown), running: Some(running), _folder: folder }
     }
 
