@@ -64,6 +64,8 @@ pub struct SourceLine {
 pub struct Options {
     /// The store comes from a backup: every paid event holds until it is confirmed or released.
     pub restored: bool,
+    /// The clock is right although the newest record says otherwise.
+    pub confirm_clock: bool,
     /// Draw a progress bar while keys are read.
     pub progress_bar: bool,
 }
@@ -109,6 +111,7 @@ impl App {
         let metrics = Metrics::new(&config.sources, clock.now())?;
         let how = embedded::Options {
             restored: options.restored,
+            confirm_clock: options.confirm_clock,
             metrics: Some(metrics.commit()),
             progress_bar: options.progress_bar,
             ..embedded::Options::of(&config, Arc::clone(&clock))

@@ -59,6 +59,10 @@ pub struct Serve {
     /// The store comes from a backup: hold every paid event until it is confirmed or released.
     #[arg(long)]
     pub restored: bool,
+    /// The clock is right although it is before the newest record or more than 48 hours after it: told once, after a
+    /// long stop or a mended clock. Until then every event is held and nothing expires.
+    #[arg(long)]
+    pub confirm_clock: bool,
 }
 
 /// `quittance check`.

@@ -19,7 +19,11 @@ pub fn run(config: Config, arguments: &Serve) -> anyhow::Result<()> {
     runtime.block_on(async {
         // Asked for before anything is opened: a stop that comes early must find somebody who listens.
         let shutdown = Shutdown::listen().context("listening for signals")?;
-        let options = Options { restored: arguments.restored, progress_bar: std::io::stderr().is_terminal() };
+        let options = Options {
+            restored: arguments.restored,
+            confirm_clock: arguments.confirm_clock,
+            progress_bar: std::io::stderr().is_terminal(),
+        };
         let app = App::bind(config, options).await?;
         announce(&app);
         Ok(app.run(shutdown.asked()).await?)
