@@ -63,19 +63,16 @@ fn field(body: &[u8], head: Range<usize>, range: Range<usize>) -> Result<Field, 
     let mut name = None;
     for line in text(head)?.split("\r\n") {
         let (header, value) = line.split_once(':').ok_or(FormError::NotAForm)?;
-        match header.to_ascii_lowercase().as_str() {
-            "content-disposition" => {
-                if name.replace(field_name(value).ok_or(FormError::NotAForm)?).is_some() {
-                    return Err(FormError::NotAForm);
-                }
-            }
+        let well_formed = match header.to_ascii_lowercase().as_str() {
+            "content-disposition" => name.replace(field_name(value).ok_or(FormError::NotAForm)?).is_none(),
             // Says how the value is encoded: taken for what it is only where that changes nothing.
             "content-transfer-encoding" => {
-                if !["7bit", "8bit", "binary"].iter().any(|same| value.trim().eq_ignore_ascii_case(same)) {
-                    return Err(FormError::NotAForm);
-                }
+                ["7bit", "8bit", "binary"].iter().any(|same| value.trim().eq_ignore_ascii_case(same))
             }
-            _ => {}
+            _ => true,
+        };
+        if !well_formed {
+            return Err(FormError::NotAForm);
         }
     }
     let value = text(range.clone())?.to_owned();
