@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -229,7 +229,7 @@ impl Daemon {
     }
     /// Everything it wrote to stderr and stdout so far.
     pub fn log(&self) -> String {
-        self.log.lock().expect("no reader panics").clone()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts it again in the same folder, ready. The former process must have ended.
@@ -252,11 +252,6 @@ impl Daemon {
         self.config.arguments = arguments.iter().map(|&a| a.to_owned()).collect();
     }
 
-    /// Another configuration in the same folder from the next start on.
-    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
-        change(&mut self.config);
-        std::fs::write(self.folder().join("quittance.toml"), self.config.render()).expect("written");
-    }
 
     /// SIGKILL.
     pub fn kill(&mut self) {
@@ -449,7 +444,8 @@ impl Daemon {
         let (child, log) = (&mut self.child, &self.log);
         let found = eventually_within(PATIENCE, "it says where it listens", || {
             if let Some(status) = child.try_wait().expect("ours") {
-                panic!("it ended with {status} and said:\n{}", log.lock().expect("ours"));
+                let said = log.lock().expect("ours").clone();
+                panic!("it ended with {status} and said:\n{said}");
             }
             let noted = std::fs::read(&lock).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
             let admin = noted.filter(|noted| noted["pid"] == pid).and_then(|noted| {
