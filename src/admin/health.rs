@@ -41,8 +41,12 @@ fn readiness(desk: &Desk) -> (StatusCode, Value) {
 pub async fn metrics(State(desk): State<Shared>) -> Result<Response, Problem> {
     // The process's own figures and the store's come from files: off the connection's task.
     let read = desk.clone();
-    let page =
-        desk.tasks.spawn_blocking("metrics page", move || read.metrics.page(&read.store.figures(), read.clock.now()));
+    let page = desk.tasks.spawn_blocking("metrics page", move || {
+        for (source, bytes) in read.quarantine.iter().flat_map(|quarantine| quarantine.figures().bytes) {
+            read.metrics.quarantine_bytes(&source, bytes);
+        }
+        read.metrics.page(&read.store.figures(), read.clock.now())
+    });
     match page.await {
         Ok(Ok(page)) => {
             Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())

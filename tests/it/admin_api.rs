@@ -136,7 +136,7 @@ fn the_metrics_have_exactly_the_names_of_the_interface() {
     assert!(page.header("content-type").unwrap().starts_with("text/plain"));
     let text = page.text();
     let mut series: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    series.retain(|name| !name.starts_with("quittance_process_"));
+    series.retain(|name| !name.starts_with("process_"));
     let unknown: Vec<_> = series.iter().filter(|name| !NAMES.contains(name)).collect();
     assert!(unknown.is_empty(), "not in the interface: {unknown:?}");
     // Series with labels show once they have a value; these have one now.
