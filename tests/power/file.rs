@@ -161,7 +161,7 @@ impl File {
         }
         // Nothing of the past shines through where the file grows again.
         pages.retain(|index, _| index * (PAGE as u64) < size);
-        if size % PAGE as u64 != 0
+        if !size.is_multiple_of(PAGE as u64)
             && let Some(page) = pages.get_mut(&(size / PAGE as u64))
         {
             Arc::make_mut(page)[(size % PAGE as u64) as usize..].fill(0);

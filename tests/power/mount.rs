@@ -104,10 +104,12 @@ impl Drop for Mounted {
     }
 }
 
+type Listing = Vec<(Ino, FileType, OsString)>;
+
 struct Adapter {
     disk: Arc<Mutex<Disk>>,
     /// What an opened folder held when it was opened: removing while reading must not skip.
-    listings: Mutex<HashMap<u64, Vec<(Ino, FileType, OsString)>>>,
+    listings: Mutex<HashMap<Ino, Listing>>,
 }
 
 impl Adapter {
