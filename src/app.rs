@@ -22,7 +22,9 @@ use crate::listener::{Endpoint, Intake, Limits, Listener, Routes};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::provider::{self, Ordinary};
 use crate::quarantine::{Bounds, Quarantine};
+use crate::seal::Seal;
 use crate::sink::feed::Feed;
+use crate::store::embedded::journal::disk::make_folder;
 use crate::store::embedded::{self, Embedded};
 use crate::store::{Filter, Readiness, Store};
 
@@ -64,6 +66,8 @@ pub struct SourceLine {
 pub struct Options {
     /// The store comes from a backup: every paid event holds until it is confirmed or released.
     pub restored: bool,
+    /// Holding because of a backup ends.
+    pub restored_ended: bool,
     /// The clock is right although the newest record says otherwise.
     pub confirm_clock: bool,
     /// Draw a progress bar while keys are read.
@@ -111,6 +115,7 @@ impl App {
         let metrics = Metrics::new(&config.sources, clock.now())?;
         let how = embedded::Options {
             restored: options.restored,
+            restored_ended: options.restored_ended,
             confirm_clock: options.confirm_clock,
             metrics: Some(metrics.commit()),
             progress_bar: options.progress_bar,
@@ -256,7 +261,15 @@ fn quarantine(config: &Config, clock: &Arc<dyn Clock>) -> Option<Quarantine> {
     let bounds = Bounds { max_bytes: config.quarantine.max_bytes, max_age: config.quarantine.max_age };
     let folder = config.store.path.join("quarantine");
     let names = config.sources.iter().map(|source| &source.name);
-    match Quarantine::open(&folder, names, bounds, Arc::clone(clock)) {
+    // Without the store's key no secret can be cut out, so nothing is kept.
+    let seal = match make_folder(&config.store.path).and_then(|()| Seal::open(&config.store.path)) {
+        Ok(seal) => seal,
+        Err(error) => {
+            tracing::error!(%error, "no quarantine: the store's seal.key cannot be read or made");
+            return None;
+        }
+    };
+    match Quarantine::open(&folder, names, bounds, Arc::clone(clock), seal) {
         Ok(quarantine) => Some(quarantine),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no quarantine: what is refused is not kept");

@@ -56,9 +56,13 @@ finished within 10 seconds.
   quittance --config /etc/quittance/config.toml serve"
 )]
 pub struct Serve {
-    /// The store comes from a backup: hold every paid event until it is confirmed or released.
-    #[arg(long)]
+    /// The store comes from a backup: hold every event, from now on and after every later start, until
+    /// --restored-ended.
+    #[arg(long, conflicts_with = "restored_ended")]
     pub restored: bool,
+    /// What happened since the backup has been compared with the providers: stop holding.
+    #[arg(long)]
+    pub restored_ended: bool,
     /// The clock is right although it is before the newest record or more than 48 hours after it: told once, after a
     /// long stop or a mended clock. Until then every event is held and nothing expires.
     #[arg(long)]

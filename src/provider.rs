@@ -150,6 +150,21 @@ pub enum Place {
     Body,
 }
 
+impl Place {
+    /// One byte for what is kept, fixed for ever.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Path => 0,
+            Self::Query => 1,
+            Self::Body => 2,
+        }
+    }
+    /// The place of a kept byte.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Path, Self::Query, Self::Body].into_iter().find(|place| place.code() == code)
+    }
+}
+
 /// Why a request at a known path is not let in, and whether it may yet prove genuine.
 #[derive(Debug)]
 pub struct Refused {

@@ -3,8 +3,9 @@
 //!
 //! A ring of files beside the journal, `<store>/quarantine/<source>/<id>.request`. Nothing here is ever synced, and
 //! nothing waits for it: a queue of its own feeds a thread of its own, and what does not fit is dropped and counted.
-//! What is kept is kept as it came, bearer secrets included, since re-verification needs them: so files are private,
-//! and nothing but [`Quarantine::read`] shows more than when, from where, why and how large.
+//! Bearer secrets are cut out before anything is queued and stay as HMACs under the store's key, by which a
+//! re-verification can tell whether they were right; nothing but [`Quarantine::read`] shows more than when, from where,
+//! why and how large.
 
 mod file;
 mod ring;
@@ -27,7 +28,8 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::event::SourceName;
-use crate::provider::Received;
+use crate::provider::{Cut, Received};
+use crate::seal::{Scar, Seal};
 use ring::Ring;
 
 pub use file::{Damage, Kept, decode, encode};
@@ -117,6 +119,7 @@ struct Shared {
     folder: PathBuf,
     bounds: Bounds,
     clock: Arc<dyn Clock>,
+    seal: Seal,
     rings: BTreeMap<SourceName, Mutex<Ring>>,
     dropped: AtomicU64,
     damaged: AtomicU64,
@@ -126,6 +129,7 @@ struct Offer {
     source: SourceName,
     reason: String,
     received: Received,
+    scars: Vec<Scar>,
 }
 
 impl Quarantine {
@@ -139,6 +143,7 @@ impl Quarantine {
         sources: impl IntoIterator<Item = &'s SourceName>,
         bounds: Bounds,
         clock: Arc<dyn Clock>,
+        seal: Seal,
     ) -> Result<Self, QuarantineError> {
         let failed = |source| QuarantineError::Folder { path: folder.to_owned(), source };
         make_folder(folder).map_err(failed)?;
@@ -152,6 +157,7 @@ impl Quarantine {
             folder: folder.to_owned(),
             bounds,
             clock,
+            seal,
             rings: BTreeMap::new(),
             dropped: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
@@ -169,9 +175,11 @@ impl Quarantine {
         Ok(Self(Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer) })))
     }
 
-    /// Offers a refused request. Never waits: what cannot be taken now is dropped and counted.
-    pub fn offer(&self, source: &SourceName, reason: &str, received: &Received) {
-        let offer = Offer { source: source.clone(), reason: reason.to_owned(), received: received.clone() };
+    /// Offers a refused request, whose bearer secrets stand at `cuts`. Never waits: what cannot be taken now is
+    /// dropped and counted.
+    pub fn offer(&self, source: &SourceName, reason: &str, received: &Received, cuts: &[Cut]) {
+        let (received, scars) = self.0.shared.seal.cut(received, cuts);
+        let offer = Offer { source: source.clone(), reason: reason.to_owned(), received, scars };
         let taken = self.0.queue.as_ref().is_some_and(|queue| queue.try_send(offer).is_ok());
         if !taken {
             self.0.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -298,7 +306,7 @@ impl Shared {
         };
         let id = QuarantineId::at(offer.received.at);
         let (at, remote) = (offer.received.at, offer.received.remote);
-        let bytes = encode(&offer.source, &offer.reason, &offer.received);
+        let bytes = encode(&offer.source, &offer.reason, &offer.received, &offer.scars);
         let space = ring::disk_space(bytes.len() as u64);
         let Some(evicted) = lock(ring).make_room(remote, space) else {
             self.dropped.fetch_add(1, Ordering::Relaxed);

@@ -21,6 +21,7 @@ pub fn run(config: Config, arguments: &Serve) -> anyhow::Result<()> {
         let shutdown = Shutdown::listen().context("listening for signals")?;
         let options = Options {
             restored: arguments.restored,
+            restored_ended: arguments.restored_ended,
             confirm_clock: arguments.confirm_clock,
             progress_bar: std::io::stderr().is_terminal(),
         };

@@ -161,7 +161,8 @@ impl Intake {
             Ok(verified) => verified,
             Err(refused) => {
                 if let Some(quarantine) = self.0.quarantine.as_ref().filter(|_| refused.may_be_genuine) {
-                    quarantine.offer(&endpoint.source, refused.refusal.label(), &refused.received);
+                    let reason = refused.refusal.label();
+                    quarantine.offer(&endpoint.source, reason, &refused.received, &refused.cuts);
                 }
                 return Err(Rejection::Provider(refused.refusal));
             }

@@ -12,6 +12,7 @@
 //! query: 0, or 1 and                     1, 4 + n
 //! headers: how many, name, value         2, (2 + n, 4 + n) each
 //! body                                   4 + n
+//! secrets cut out: how many, each        1, place 1, start 4, length 4, HMAC 16
 //! ```
 //!
 //! Reading is total: any bytes give a request or a [`Damage`], and no length is believed before the bytes are there.
@@ -23,7 +24,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
 use crate::event::SourceName;
-use crate::provider::Received;
+use crate::provider::{Place, Received};
+use crate::seal::Scar;
 
 /// The seven letters of the format and its version.
 const MAGIC: [u8; 8] = *b"QTNQUAR\x01";
@@ -42,8 +44,10 @@ pub struct Kept {
     pub source: SourceName,
     /// Why.
     pub reason: String,
-    /// The request as it came, bearer secrets included.
+    /// The request as it came, bearer secrets cut out.
     pub received: Received,
+    /// What is left of them.
+    pub scars: Vec<Scar>,
 }
 
 /// Why a file does not read back.
@@ -64,7 +68,7 @@ pub enum Damage {
 }
 
 /// The file of a request.
-pub fn encode(source: &SourceName, reason: &str, received: &Received) -> Vec<u8> {
+pub fn encode(source: &SourceName, reason: &str, received: &Received, scars: &[Scar]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024 + received.body.len());
     out.extend(MAGIC);
     out.extend([0; 8]);
@@ -90,6 +94,14 @@ pub fn encode(source: &SourceName, reason: &str, received: &Received) -> Vec<u8>
         put(&mut out, 4, value.as_bytes());
     }
     put(&mut out, 4, &received.body);
+    let scars = scars.get(..usize::from(u8::MAX)).unwrap_or(scars);
+    out.push(scars.len() as u8);
+    for scar in scars {
+        out.push(scar.place.code());
+        out.extend(scar.start.to_le_bytes());
+        out.extend(scar.length.to_le_bytes());
+        out.extend(scar.hmac);
+    }
     let length = (out.len() - CHECKED_FROM) as u32;
     if let Some(place) = out.get_mut(12..16) {
         place.copy_from_slice(&length.to_le_bytes());
@@ -142,10 +154,21 @@ pub fn decode(bytes: &[u8]) -> Result<Kept, Damage> {
         headers.try_append(name, value).map_err(|_| Damage::Field("headers"))?;
     }
     let body = field(&mut rest, 4).map(Bytes::copy_from_slice).ok_or(Damage::Field("body"))?;
+    let mut scars = Vec::new();
+    for _ in 0..number(&mut rest, 1).ok_or(Damage::Field("cuts"))? {
+        scars.push(scar(&mut rest).ok_or(Damage::Field("cuts"))?);
+    }
     if !rest.is_empty() {
         return Err(Damage::Length);
     }
-    Ok(Kept { source, reason, received: Received { method, path, rest: tail, query, headers, body, remote, at } })
+    let received = Received { method, path, rest: tail, query, headers, body, remote, at };
+    Ok(Kept { source, reason, received, scars })
+}
+
+fn scar(rest: &mut &[u8]) -> Option<Scar> {
+    let place = Place::from_code(u8::try_from(number(rest, 1)?).ok()?)?;
+    let (start, length) = (u32::try_from(number(rest, 4)?).ok()?, u32::try_from(number(rest, 4)?).ok()?);
+    Some(Scar { place, start, length, hmac: take(rest, 16)?.try_into().ok()? })
 }
 
 /// Time, address and reason from a file's first [`HEAD_BYTES`], unchecked but for their form.

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Manual;
+use crate::provider::Place;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).expect("a time")
@@ -45,8 +46,17 @@ impl Fixture {
     }
     fn open(&self, max_bytes: u64) -> Quarantine {
         let bounds = Bounds { max_bytes, max_age: Duration::from_secs(100) };
-        Quarantine::open(&self.folder.path().join("quarantine"), [&source()], bounds, Arc::new(self.clock.clone()))
-            .expect("opened")
+        Quarantine::open(
+            &self.folder.path().join("quarantine"),
+            [&source()],
+            bounds,
+            Arc::new(self.clock.clone()),
+            self.seal(),
+        )
+        .expect("opened")
+    }
+    fn seal(&self) -> Seal {
+        Seal::open(self.folder.path()).expect("a key")
     }
     fn files(&self) -> Vec<PathBuf> {
         let folder = self.folder.path().join("quarantine/paygol");
@@ -55,6 +65,10 @@ impl Fixture {
         files.sort();
         files
     }
+}
+
+fn scar() -> Scar {
+    Scar { place: Place::Query, start: 4, length: 16, hmac: [7; 16] }
 }
 
 /// Waits until the writer has taken everything: dropping the last handle does.
@@ -72,7 +86,7 @@ fn what_was_offered_is_there_after_a_restart_byte_for_byte_and_private() {
     let fixture = Fixture::new();
     let quarantine = fixture.open(1 << 20);
     let offered = request(1, "192.0.2.1", b"{\"a\":\"\xff\"}");
-    quarantine.offer(&source(), "bad signature: no key verifies it", &offered);
+    quarantine.offer(&source(), "bad signature: no key verifies it", &offered, &[]);
     drain(quarantine);
 
     let [path] = fixture.files().try_into().expect("one file");
@@ -94,12 +108,30 @@ fn what_was_offered_is_there_after_a_restart_byte_for_byte_and_private() {
 }
 
 #[test]
+fn bearer_secrets_do_not_reach_the_disk_and_can_still_be_told_right_from_wrong() {
+    let fixture = Fixture::new();
+    let quarantine = fixture.open(1 << 20);
+    let mut offered = request(1, "192.0.2.1", b"key=a-bearer-secret&x=1");
+    offered.headers.insert("cookie", HeaderValue::from_static("a-session"));
+    quarantine.offer(&source(), "bad_signature", &offered, &[Cut { place: Place::Body, range: 4..19 }]);
+    drain(quarantine);
+    let [path] = fixture.files().try_into().expect("one file");
+    let bytes = std::fs::read(path).expect("readable");
+    for secret in [b"a-bearer-secret".as_slice(), b"a-session"] {
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret), "a secret was kept");
+    }
+    let kept = decode(&bytes).expect("whole");
+    assert_eq!(kept.received.body, b"key=&x=1".as_slice());
+    assert_eq!(kept.scars[0].hmac, fixture.seal().of("cut", b"a-bearer-secret"));
+}
+
+#[test]
 fn a_flood_from_one_address_leaves_room_for_others() {
     let fixture = Fixture::new();
     let quarantine = fixture.open(16 * 4096);
-    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.9", b"genuine"));
+    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.9", b"genuine"), &[]);
     for second in 1..40 {
-        quarantine.offer(&source(), "bad signature", &request(second, "198.51.100.1", b"flood"));
+        quarantine.offer(&source(), "bad signature", &request(second, "198.51.100.1", b"flood"), &[]);
     }
     drain(quarantine);
     let quarantine = fixture.open(16 * 4096);
@@ -112,14 +144,14 @@ fn a_flood_from_one_address_leaves_room_for_others() {
 fn old_entries_go_at_a_start_and_with_the_next_offer() {
     let fixture = Fixture::new();
     let quarantine = fixture.open(1 << 20);
-    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.1", b"1"));
-    quarantine.offer(&source(), "bad signature", &request(60, "192.0.2.1", b"2"));
+    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.1", b"1"), &[]);
+    quarantine.offer(&source(), "bad signature", &request(60, "192.0.2.1", b"2"), &[]);
     drain(quarantine);
     fixture.clock.set(at(101));
     let quarantine = fixture.open(1 << 20);
     assert_eq!(quarantine.entries(&source()).len(), 1);
     fixture.clock.set(at(161));
-    quarantine.offer(&source(), "bad signature", &request(161, "192.0.2.1", b"3"));
+    quarantine.offer(&source(), "bad signature", &request(161, "192.0.2.1", b"3"), &[]);
     drain(quarantine);
     assert_eq!(fixture.files().len(), 1);
 }
@@ -129,7 +161,7 @@ fn a_smaller_bound_holds_from_the_next_start() {
     let fixture = Fixture::new();
     let quarantine = fixture.open(1 << 20);
     for second in 0..20 {
-        quarantine.offer(&source(), "bad signature", &request(second, &format!("192.0.2.{second}"), b"x"));
+        quarantine.offer(&source(), "bad signature", &request(second, &format!("192.0.2.{second}"), b"x"), &[]);
     }
     drain(quarantine);
     let quarantine = fixture.open(8 * 4096);
@@ -141,8 +173,8 @@ fn a_smaller_bound_holds_from_the_next_start() {
 fn too_large_unknown_and_too_many_are_dropped_and_counted() {
     let fixture = Fixture::new();
     let quarantine = fixture.open(8 * 4096);
-    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.1", &[0; 5000]));
-    quarantine.offer(&SourceName::new("none").expect("a name"), "bad signature", &request(0, "192.0.2.1", b""));
+    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.1", &[0; 5000]), &[]);
+    quarantine.offer(&SourceName::new("none").expect("a name"), "bad signature", &request(0, "192.0.2.1", b""), &[]);
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while quarantine.figures().dropped < 2 && std::time::Instant::now() < deadline {
         std::thread::yield_now();
@@ -156,7 +188,7 @@ fn damaged_files_are_skipped_counted_and_still_bounded() {
     let fixture = Fixture::new();
     let quarantine = fixture.open(8 * 4096);
     for second in 0..3 {
-        quarantine.offer(&source(), "bad signature", &request(second, &format!("192.0.2.{second}"), b"x"));
+        quarantine.offer(&source(), "bad signature", &request(second, &format!("192.0.2.{second}"), b"x"), &[]);
     }
     drain(quarantine);
     let files = fixture.files();
@@ -186,19 +218,21 @@ fn damaged_files_are_skipped_counted_and_still_bounded() {
 fn a_source_that_is_no_longer_configured_ages_too() {
     let fixture = Fixture::new();
     let quarantine = fixture.open(1 << 20);
-    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.1", b"1"));
+    quarantine.offer(&source(), "bad signature", &request(0, "192.0.2.1", b"1"), &[]);
     drain(quarantine);
     fixture.clock.set(at(101));
     let bounds = Bounds { max_bytes: 1 << 20, max_age: Duration::from_secs(100) };
     let other = SourceName::new("other").expect("a name");
     let folder = fixture.folder.path().join("quarantine");
-    drain(Quarantine::open(&folder, [&other], bounds, Arc::new(fixture.clock.clone())).expect("opened"));
+    drain(
+        Quarantine::open(&folder, [&other], bounds, Arc::new(fixture.clock.clone()), fixture.seal()).expect("opened"),
+    );
     assert!(fixture.files().is_empty());
 }
 
 #[test]
 fn every_changed_byte_and_every_cut_is_seen() {
-    let whole = encode(&source(), "bad signature", &request(0, "192.0.2.1", b"body"));
+    let whole = encode(&source(), "bad signature", &request(0, "192.0.2.1", b"body"), &[scar()]);
     assert!(decode(&whole).is_ok());
     for index in 0..whole.len() {
         let mut changed = whole.clone();
@@ -235,8 +269,9 @@ proptest! {
         let received = Received {
             method: Method::GET, path, rest, query, headers, body: Bytes::from(body), remote: remote.to_canonical(), at,
         };
-        let kept = decode(&encode(&source(), &reason, &received)).expect("read back");
+        let kept = decode(&encode(&source(), &reason, &received, &[scar()])).expect("read back");
         prop_assert!(same(&kept.received, &received));
+        prop_assert_eq!(kept.scars, [scar()]);
         prop_assert!(reason.starts_with(&kept.reason));
     }
 }

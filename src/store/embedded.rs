@@ -17,7 +17,6 @@ pub mod raw;
 pub mod rebuild;
 pub mod record;
 pub mod retention;
-pub mod seal;
 pub mod sinks;
 pub mod start;
 pub mod state;
@@ -40,6 +39,7 @@ use crate::config::{Config, Retention};
 use crate::event::{AccountName, Digest, NotificationId, OrderId, Position, SourceName};
 use crate::metrics::CommitMetrics;
 use crate::provider::{Claim, Verified};
+use crate::seal::Seal;
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness, Registered,
     Registration, Settled, Store, StoreError, TimelineEntry, Unavailable,
@@ -51,7 +51,6 @@ use journal::Reader;
 use lock::{Lock, LockError};
 use overlay::Preloaded;
 use record::{Expected, Record};
-use seal::Seal;
 use sinks::Sinks;
 use state::{Key, Keys};
 use status::Shared;
@@ -73,8 +72,10 @@ pub struct Options {
     pub max_in_flight: usize,
     /// `policy.fulfil = "never"`.
     pub fulfil_never: bool,
-    /// The store comes from a backup: hold everything.
+    /// The store comes from a backup: hold everything from now on, also after the next start.
     pub restored: bool,
+    /// Somebody has compared it with what happened since the backup: hold no longer.
+    pub restored_ended: bool,
     /// Somebody has looked: the clock is right although the newest record says otherwise.
     pub confirm_clock: bool,
     /// The sources' accounts.
@@ -138,6 +139,7 @@ impl Options {
             max_in_flight: config.listener.max_in_flight,
             fulfil_never: config.fulfil_never,
             restored: false,
+            restored_ended: false,
             confirm_clock: false,
             accounts: config.sources.iter().map(|s| (s.name.clone(), s.account.clone())).collect(),
             clock,
@@ -369,7 +371,7 @@ impl Store for Embedded {
             damage: shared.damage(),
             index_lag: shared.lag(),
             rebuild_progress: shared.progress(),
-            restored: self.0.options.restored,
+            restored: shared.restored(),
             ..Figures::default()
         }
     }

@@ -118,8 +118,6 @@ pub struct Committer {
     pub metrics: Option<CommitMetrics>,
     /// `policy.fulfil = "never"`.
     pub fulfil_never: bool,
-    /// The store was started from a backup.
-    pub restored: bool,
 }
 
 type Answer = Box<dyn FnOnce(Result<(), Unavailable>) + Send>;
@@ -194,7 +192,9 @@ impl Committer {
         };
         let clock_alarm = clock_is_doubtful(self.clock.now(), newest);
         self.shared.set_clock_alarm(clock_alarm);
-        Circumstances { clock_alarm, restored: self.restored, fulfil_never: self.fulfil_never }
+        let restored = matches!(self.overlay.pinned(&self.keys.restored()), Some(Value::Restored(true)));
+        self.shared.set_restored(restored);
+        Circumstances { clock_alarm, restored, fulfil_never: self.fulfil_never }
     }
 
     fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {

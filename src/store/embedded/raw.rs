@@ -10,45 +10,38 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::fields::{Fields, Writer};
-use super::seal::Seal;
-use crate::provider::{Cut, Place, Received};
+use crate::provider::{Cut, Received};
+use crate::seal::{SECRET_HEADERS, Scar, Seal};
 use crate::store::KeptRequest;
-
-/// Headers that carry secrets or somebody's session, or repeat an address with secrets in it: kept by name only.
-const SECRET_HEADERS: &[&str] = &["authorization", "cookie", "proxy-authorization", "referer"];
 
 /// The raw part of a request.
 pub fn encode(received: &Received, cuts: &[Cut], seal: &Seal) -> Bytes {
-    let mut out = Writer::new();
-    out.put_text(1, Some(received.method.as_str()));
-    out.put(2, &without(received.path.as_bytes(), cuts, Place::Path));
-    if let Some(query) = &received.query {
-        out.put(3, &without(query.as_bytes(), cuts, Place::Query));
+    let must_cut = !cuts.is_empty() || SECRET_HEADERS.iter().any(|name| received.headers.contains_key(name));
+    if must_cut {
+        let (kept, scars) = seal.cut(received, cuts);
+        write(&kept, &scars)
+    } else {
+        write(received, &[])
     }
+}
+
+fn write(received: &Received, scars: &[Scar]) -> Bytes {
+    let mut out = Writer::new();
+    out.put_text(1, Some(received.method.as_str())).put_text(2, Some(&received.path));
+    out.put_text(3, received.query.as_deref());
     for (name, value) in &received.headers {
-        let value = if SECRET_HEADERS.contains(&name.as_str()) { &[] } else { value.as_bytes() };
         let mut header = Writer::new();
-        header.put_text(1, Some(name.as_str())).put(2, value);
+        header.put_text(1, Some(name.as_str())).put(2, value.as_bytes());
         out.put(4, &header.finish());
     }
     out.put_text(5, Some(&received.remote.to_string()));
-    for cut in cuts {
-        let (place, whole): (u8, &[u8]) = match cut.place {
-            Place::Path => (0, received.path.as_bytes()),
-            Place::Query => (1, received.query.as_deref().unwrap_or_default().as_bytes()),
-            Place::Body => (2, &received.body),
-        };
-        let secret = whole.get(cut.range.clone()).unwrap_or_default();
+    for scar in scars {
         let mut note = Writer::new();
-        note.put(1, &[place]).put_number(2, cut.range.start as u64).put_number(3, secret.len() as u64);
-        note.put(4, &seal.of("cut", secret));
+        note.put(1, &[scar.place.code()]).put_number(2, scar.start.into()).put_number(3, scar.length.into());
+        note.put(4, &scar.hmac);
         out.put(6, &note.finish());
     }
-    if cuts.iter().any(|cut| cut.place == Place::Body) {
-        out.put(7, &without(&received.body, cuts, Place::Body));
-    } else {
-        out.put(7, &received.body);
-    }
+    out.put(7, &received.body);
     out.finish().into()
 }
 
@@ -81,19 +74,10 @@ pub fn decode(raw: &[u8]) -> Option<KeptRequest> {
     })
 }
 
-fn without(bytes: &[u8], cuts: &[Cut], place: Place) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    for (index, byte) in bytes.iter().enumerate() {
-        if !cuts.iter().any(|cut| cut.place == place && cut.range.contains(&index)) {
-            kept.push(*byte);
-        }
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::Place;
     use http::{HeaderMap, HeaderValue, Method};
 
     #[test]

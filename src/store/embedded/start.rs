@@ -17,11 +17,11 @@ use super::journal::{Journal, Options as JournalOptions, ReadError, Reader};
 use super::overlay::Overlay;
 use super::rebuild::bring_up;
 use super::record::{Audit, Record};
-use super::seal::Seal;
 use super::sinks::Sinks;
 use super::state::{Keys, Value};
 use super::{Inner, Live, retention};
 use crate::event::Digest;
+use crate::seal::Seal;
 
 /// How long a start waits before it tries a refusing disk again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -79,7 +79,6 @@ fn run(inner: &Arc<Inner>) {
         turns: Arc::clone(&live.turns),
         metrics: inner.options.metrics.clone(),
         fulfil_never: inner.options.fulfil_never,
-        restored: inner.options.restored,
     };
     let (index, turns, shared) = (Arc::clone(&live.index), Arc::clone(&live.turns), Arc::clone(&inner.shared));
     spawn(inner, "store-index", move || index_thread(&index, &batches, &turns, &shared));
@@ -117,6 +116,9 @@ fn note_circumstances(inner: &Inner, jobs: &mpsc::SyncSender<Job>) {
     }
     if inner.options.restored {
         records.push(audit("restored", "--restored"));
+    }
+    if inner.options.restored_ended {
+        records.push(audit("restored_ended", "--restored-ended"));
     }
     if !records.is_empty() {
         let (reply, _) = tokio::sync::oneshot::channel();

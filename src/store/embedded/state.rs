@@ -106,6 +106,10 @@ impl Keys {
     pub fn horizon(&self) -> Key {
         self.key(b'H', &[])
     }
+    /// Whether the store came from a backup and nobody has ended that yet.
+    pub fn restored(&self) -> Key {
+        self.key(b'R', &[])
+    }
 
     /// The keys that a record touches and that a new notification may ask for: what a sealed segment's footer
     /// keeps, so that "new" can be said without the disk.
@@ -143,6 +147,11 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
     let at = millis(stamped.committed_at);
     if confirmed || (!stamped.doubtful && at > newest) {
         view.put(clock, Value::Clock(at));
+    }
+    if let Record::Audit(audit) = &stamped.record
+        && ["restored", "restored_ended"].contains(&audit.what.as_str())
+    {
+        view.put(keys.restored(), Value::Restored(audit.what == "restored"));
     }
     match &stamped.record {
         Record::Notification(statement) => {

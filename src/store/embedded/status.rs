@@ -19,6 +19,7 @@ pub struct Shared {
     progress: AtomicU64,
     draining: AtomicBool,
     clock_alarm: AtomicBool,
+    restored: AtomicBool,
     damage: AtomicU64,
     horizon: AtomicU64,
     fatal: watch::Sender<Option<String>>,
@@ -34,6 +35,7 @@ impl Default for Shared {
             progress: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             clock_alarm: AtomicBool::new(false),
+            restored: AtomicBool::new(false),
             damage: AtomicU64::new(0),
             horizon: AtomicU64::new(0),
             fatal: watch::Sender::new(None),
@@ -152,6 +154,14 @@ impl Shared {
     /// Notes up to where parts are gone.
     pub fn set_horizon(&self, position: Position) {
         self.horizon.fetch_max(position.0, Ordering::AcqRel);
+    }
+    /// Notes whether the store came from a backup.
+    pub fn set_restored(&self, restored: bool) {
+        self.restored.store(restored, Ordering::Release);
+    }
+    /// Whether everything is held because the store came from a backup.
+    pub fn restored(&self) -> bool {
+        self.restored.load(Ordering::Acquire)
     }
     /// Places of damage since the store was made.
     pub fn damage(&self) -> u64 {

@@ -44,6 +44,7 @@ impl Folder {
             max_in_flight: 1024,
             fulfil_never: false,
             restored: false,
+            restored_ended: false,
             confirm_clock: false,
             accounts: conformance::accounts(),
             clock: Arc::new(self.clock.clone()),
@@ -311,6 +312,16 @@ async fn a_restored_store_holds_every_payment() {
     store.expect(expectation("paygol", "A", "7500", "CLP", at)).await.expect("registered");
     let held = store.commit(Said::paid("A", "1").verified(at)).await.expect("kept");
     assert_eq!(held.verdict, Verdict::Hold);
+    store.close();
+    drop(store);
+    let store = folder.start();
+    let held = store.commit(Said::paid("B", "2").verified(at)).await.expect("kept");
+    assert_eq!(held.verdict, Verdict::Hold, "also after the next start");
+    store.close();
+    drop(store);
+    let store = folder.start_with(Options { restored_ended: true, ..folder.options() });
+    let told = store.commit(Said::paid("C", "3").verified(at)).await.expect("kept");
+    assert_eq!(told.verdict, Verdict::Compare, "until somebody ends it");
     store.close();
 }
 

@@ -25,6 +25,8 @@ pub enum Value {
     Clock(u64),
     /// Up to where parts are gone.
     Horizon(Position),
+    /// The store came from a backup: everything is held.
+    Restored(bool),
 }
 
 /// The notifications of one idempotency key.
@@ -316,6 +318,9 @@ impl Value {
             Self::Horizon(position) => {
                 out.put_number(1, position.0);
             }
+            Self::Restored(restored) => {
+                out.put_number(1, (*restored).into());
+            }
             Self::Clock(newest) => {
                 out.put_number(1, *newest);
             }
@@ -353,6 +358,7 @@ impl Value {
                 watermark: position(2),
                 beyond: read_positions(fields.get(3)?),
             }),
+            b'R' => Self::Restored(fields.number(1) != 0),
             b'H' => Self::Horizon(position(1)),
             b'C' => Self::Clock(fields.number(1)),
             _ => return None,
@@ -465,8 +471,9 @@ mod tests {
             Value::Sink(Progress { sink: "amqp".into(), watermark: Position(1), beyond: vec![Position(5)] }),
             Value::Clock(1_795_162_530_123),
             Value::Horizon(Position(4)),
+            Value::Restored(true),
         ];
-        for (value, what) in values.into_iter().zip(*b"ISTOGPCH") {
+        for (value, what) in values.into_iter().zip(*b"ISTOGPCHR") {
             assert_eq!(Value::decode(what, &value.encode()), Some(value));
         }
     }
