@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{self, HeaderName, HeaderValue};
@@ -24,6 +25,10 @@ impl Seal {
     /// # Errors
     /// What the file system says; a key of another length is [`io::ErrorKind::InvalidData`].
     pub fn open(folder: &Path) -> io::Result<Self> {
+        // Store and quarantine open it at the same time, and at the first start both find none: one makes it, the other
+        // reads what that one made. Another process cannot be here, it would have to hold the store's lock.
+        static OPENING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let path = folder.join("seal.key");
         match std::fs::read(&path).map(Zeroizing::new) {
             Ok(bytes) => {
@@ -128,5 +133,23 @@ fn without(bytes: &[u8], cuts: &[Cut], place: Place) -> Vec<u8> {
 impl std::fmt::Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Seal(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Seal;
+
+    #[test]
+    fn all_who_open_a_new_store_at_once_get_the_same_key() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().expect("a folder");
+            let open = || Seal::open(folder.path()).expect("a key").of("cut", b"secret");
+            let keys: Vec<_> = std::thread::scope(|scope| {
+                let opening: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                opening.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+            });
+            assert!(keys.iter().all(|key| *key == open()), "one key, and the one that is on the disk");
+        }
     }
 }
