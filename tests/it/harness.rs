@@ -252,7 +252,6 @@ impl Daemon {
         self.config.arguments = arguments.iter().map(|&a| a.to_owned()).collect();
     }
 
-
     /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -165,8 +165,11 @@ impl Committer {
             let mut closing = false;
             while let Some(job) = next {
                 closing |= matches!(job, Job::Close);
+                // Such a record may change the circumstances (a store restored, a clock confirmed), which are looked at
+                // once for each group: what comes after it must not be judged by those from before.
+                let last = matches!(job, Job::Append(..));
                 self.take(job, &mut group, &mut rhythm, &circumstances);
-                let room = group.answers.len() < GROUP_JOBS && group.bytes < GROUP_BYTES;
+                let room = !last && group.answers.len() < GROUP_JOBS && group.bytes < GROUP_BYTES;
                 next = if room { jobs.try_recv().ok() } else { None };
             }
             self.ride_along(&mut group, &mut rhythm, &circumstances, idle);
