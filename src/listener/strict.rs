@@ -161,7 +161,8 @@ impl Scan {
     }
 
     fn flawed(&mut self, why: &'static str) {
-        self.flaw = Some(Flaw { head: self.heads, why });
+        // The first one stays, or what is said would depend on how the line was cut into reads.
+        self.flaw.get_or_insert(Flaw { head: self.heads, why });
         self.mode = Mode::Blind;
     }
 }
@@ -205,6 +206,7 @@ mod tests {
         refused(1, b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n");
         refused(1, b"GET / HTTP/1.1\r\nHost: a\r\n\n");
         refused(1, b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n");
+        refused(1, b"GET /a#b HTTP/1.1\nHost: a\r\n\r\n");
     }
 
     #[test]
