@@ -17,7 +17,7 @@ use crate::admin::{Admin, Desk};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::drain::Tasks;
-use crate::event::SourceName;
+use crate::event::{Position, SourceName};
 use crate::listener::{Endpoint, Intake, Limits, Listener, Routes};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::provider::{self, Ordinary};
@@ -36,6 +36,8 @@ pub struct App {
     sources: Vec<SourceLine>,
     store: Arc<dyn Store>,
     seen: Vec<(SourceName, SourceMetrics)>,
+    /// Readers of the feed that count from the first start, whether or not they have asked yet.
+    consumers: Vec<String>,
     serving: Tasks,
     asking: Tasks,
     /// Says why the store failed for good.
@@ -167,6 +169,10 @@ impl App {
         let sources = source_lines.collect();
         let seen = routes.endpoints().iter().map(|e| (e.source.clone(), e.metrics.clone())).collect();
 
+        if config.amqp.is_none() {
+            // The feed is a part of this process: it is there as long as anything is.
+            metrics.relay().connected(true);
+        }
         let address = config.listener.address;
         let failed = |what, address| move |source| AppError::Bind { what, address, source };
         let listener = Listener::bind(&config.listener, intake, metrics.connections().clone()).await;
@@ -191,7 +197,8 @@ impl App {
             public: listener.address().map_err(failed("the public listener", address))?,
             admin: admin.address().map_err(failed("the admin listener", address))?,
         };
-        Ok(Self { listener, admin, addresses, sources, store, seen, serving, asking, fatal: None })
+        let consumers = config.feed_consumers;
+        Ok(Self { listener, admin, addresses, sources, store, seen, consumers, serving, asking, fatal: None })
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -217,10 +224,10 @@ impl App {
     /// # Errors
     /// [`AppError::Failed`] when it stopped because the store failed for good.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, admin, store, seen, serving, asking, fatal, .. } = self;
+        let Self { listener, admin, store, seen, consumers, serving, asking, fatal, .. } = self;
         asking.spawn("admin listener", admin.run(asking.clone()));
         serving.spawn("listener", listener.run(serving.clone()));
-        asking.spawn("last notifications", note_last_received(Arc::clone(&store), seen, asking.clone()));
+        asking.spawn("first look", once_ready(Arc::clone(&store), seen, consumers, asking.clone()));
         let failure = tokio::select! {
             () = shutdown => None,
             why = failed(fatal) => Some(why),
@@ -278,9 +285,15 @@ fn quarantine(config: &Config, clock: &Arc<dyn Clock>) -> Option<Quarantine> {
     }
 }
 
-/// How long a source has been silent must not begin anew with every start: once the store can be read, the newest
-/// notification of each source is looked up.
-async fn note_last_received(store: Arc<dyn Store>, seen: Vec<(SourceName, SourceMetrics)>, tasks: Tasks) {
+/// What waits for the store to be readable. How long a source has been silent must not begin anew with every start, so
+/// the newest notification of each source is looked up. And the feed's configured consumers are made known: what they
+/// have not acknowledged must not be retired, although they never asked.
+async fn once_ready(
+    store: Arc<dyn Store>,
+    seen: Vec<(SourceName, SourceMetrics)>,
+    consumers: Vec<String>,
+    tasks: Tasks,
+) {
     const LOOK_AGAIN: Duration = Duration::from_millis(250);
     let stopping = tasks.stopping();
     while store.readiness() != Readiness::Ready {
@@ -288,6 +301,9 @@ async fn note_last_received(store: Arc<dyn Store>, seen: Vec<(SourceName, Source
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
+    }
+    for name in consumers {
+        store.acknowledge(&name, Position::default());
     }
     let look = move || {
         for (source, metrics) in seen {

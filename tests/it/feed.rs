@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::fixtures::{self, paygol};
-use crate::harness::{Daemon, eventually};
+use crate::harness::{Config, Daemon, eventually};
 use crate::http;
 
 #[track_caller]
@@ -153,4 +153,17 @@ fn a_consumers_acknowledgement_is_kept_and_shows_as_a_delivery() {
     assert!(daemon.stop().success());
     daemon.start_again();
     assert!(deliveries(&daemon).to_string().contains("shop"), "progress is a record of the journal");
+}
+
+#[test]
+fn a_configured_consumer_counts_before_it_ever_asked() {
+    let plain = Daemon::start();
+    assert_eq!(plain.metric("quittance_relay_connected"), 1.0, "status and metrics agree: the feed is always there");
+    assert_eq!(plain.ask("/api/v1/status")["relay"]["connected"], true);
+    let tables = "[relay.feed]\nconsumers = [\"shop\"]\n".to_owned();
+    let daemon = Daemon::with(Config { tables, ..Config::default() });
+    // Its progress, nothing acknowledged yet, is the first record of the journal.
+    let head = |daemon: &Daemon| daemon.ask("/api/v1/status")["store"]["head"].clone();
+    eventually("it is noted", || if head(&daemon) == 1 { Ok(()) } else { Err(head(&daemon)) });
+    assert_eq!(head(&plain), 0);
 }

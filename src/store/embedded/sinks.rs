@@ -165,12 +165,14 @@ impl Sinks {
         }
     }
 
-    /// Notes that a consumer has everything up to a position.
+    /// Notes that a consumer has everything up to a position. Its name alone is worth keeping too: what it has not
+    /// acknowledged counts as unsettled from its first question on, also after a restart.
     pub fn acknowledge(&self, name: &str, position: Position) {
         let mut sinks = self.lock();
+        let is_new = !sinks.contains_key(name);
         let sink = sinks.entry(name.to_owned()).or_insert_with(Sink::new);
         let next = Position(position.0 + 1);
-        sink.dirty |= next > sink.cursor;
+        sink.dirty |= is_new || next > sink.cursor;
         sink.cursor = sink.cursor.max(next);
     }
 
@@ -215,5 +217,25 @@ impl Sink {
     fn watermark(&self) -> Position {
         let open = [self.claimed.keys().next(), self.waiting.keys().next(), Some(&self.cursor)];
         Position(open.into_iter().flatten().min().map_or(0, |first| first.0.saturating_sub(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_that_only_asked_is_still_owed_everything_after_a_restart() {
+        let sinks = Sinks::default();
+        sinks.acknowledge("feed:shop", Position(0));
+        let records = sinks.unwritten();
+        assert!(sinks.unwritten().is_empty(), "once is enough");
+        let after_restart = Sinks::default();
+        for record in records {
+            if let Record::Progress(progress) = record {
+                after_restart.restore(progress);
+            }
+        }
+        assert_eq!(after_restart.settled_by_all(), Some(Position(0)), "nothing may be retired without it");
     }
 }
