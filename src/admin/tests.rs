@@ -160,9 +160,11 @@ async fn the_stream_tells_the_same_and_goes_on_where_it_was_left() {
 async fn read_until(client: &mut Client, mark: &str) -> String {
     use tokio::io::AsyncReadExt;
     let mut all = String::new();
-    while !all.rsplit("id: ").next().is_some_and(|last| last.contains(mark) && last.ends_with("\n\n"))
-        && !(all.contains(mark) && all.ends_with("\n\n\r\n"))
-    {
+    let whole = |all: &str| {
+        let last = all.rsplit("id: ").next().is_some_and(|last| last.contains(mark) && last.ends_with("\n\n"));
+        last || (all.contains(mark) && all.ends_with("\n\n\r\n"))
+    };
+    while !whole(&all) {
         let mut byte = [0];
         let read = tokio::time::timeout(Duration::from_secs(20), client.0.read(&mut byte)).await;
         assert_eq!(read.expect("it goes on").expect("no reset"), 1, "closed after {all:?}");
@@ -293,7 +295,8 @@ async fn an_expectation_that_nothing_could_ever_match_is_refused() {
     problem(&post(&stage, "/api/v1/expectations", "{").await, 400);
     problem(&post(&stage, "/api/v1/expectations", "").await, 400);
     problem(&post(&stage, "/api/v1/expectations", "[]").await, 422);
-    let wrong: [(&str, fn(&mut Value)); 22] = [
+    type Spoil = fn(&mut Value);
+    let wrong: [(&str, Spoil); 22] = [
         ("an unknown member", |b| b["amuont"] = json!(1)),
         ("no source", |b| b["source"] = Value::Null),
         ("an unknown source", |b| b["source"] = json!("nowhere")),

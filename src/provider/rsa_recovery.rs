@@ -2,7 +2,7 @@
 //!
 //! The string is cut into chunks of at most k-11 bytes (k: the modulus' length in bytes), each chunk padded as
 //! PKCS#1 v1.5 type 1 and raised to the private exponent. There is no hash, so the strictness of the padding check
-//! is the whole scheme: [`PublicKey::recover`] refuses whatever a careful signer could not have written.
+//! is the whole scheme: `PublicKey::recover` refuses whatever a careful signer could not have written.
 //!
 //! Keys are parsed once, with the `rsa` crate; the public operation that runs for every notification is
 //! `crypto-bigint`'s fixed-width Montgomery arithmetic, more than twice as fast (`openssl` is the oracle in the tests).

@@ -356,6 +356,9 @@ impl Store for Embedded {
         if shared.has_failed() {
             return Readiness::Storage("the store has failed; the process is ending".to_owned());
         }
+        if shared.index_lost() {
+            return Readiness::Storage("the index failed and is being built anew".to_owned());
+        }
         let ready = self.0.live.get().is_some_and(|live| live.jobs.get().is_some());
         if ready { Readiness::Ready } else { Readiness::Rebuilding(shared.progress()) }
     }
@@ -396,13 +399,9 @@ impl Embedded {
     fn look_ahead(&self, mut job: Box<Notification>, known: &[Key]) {
         let Ok(live) = self.live() else { return };
         for key in known {
-            match live.index.get(key) {
-                Ok(value) => drop(job.preloaded.values.insert(*key, value)),
-                Err(error) => {
-                    self.0.shared.fail(&format!("the index cannot be read: {}", committer::chain_of(&error)));
-                    let _ = job.reply.send(Err(Unavailable::Storage));
-                    return;
-                }
+            // What fails here the committer will see fail, and answer.
+            if let Ok(value) = live.index.get(key) {
+                job.preloaded.values.insert(*key, value);
             }
         }
         if let Some(jobs) = live.jobs.get()
@@ -410,6 +409,16 @@ impl Embedded {
                 jobs.try_send(Job::Notification(job))
         {
             let _ = job.reply.send(Err(Unavailable::Overloaded));
+        }
+    }
+}
+
+#[cfg(test)]
+impl Embedded {
+    /// Takes the index away as an error of sled would.
+    fn fail_index(&self) {
+        if let Ok(live) = self.live() {
+            live.index.lose();
         }
     }
 }

@@ -140,6 +140,8 @@ struct Rhythm {
     heartbeat: Option<Instant>,
     retry: Option<Instant>,
     marked: bool,
+    /// A look-up failed: the index's thread is to see for itself.
+    suspect: bool,
     forget: Vec<Key>,
 }
 
@@ -202,7 +204,7 @@ impl Committer {
 
     fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {
         match job {
-            Job::Notification(job) => self.take_notification(*job, group, circumstances),
+            Job::Notification(job) => rhythm.suspect |= !self.take_notification(*job, group, circumstances),
             Job::Expectation(job) => self.take_expectation(*job, group, circumstances),
             Job::Append(records, reply) => {
                 for record in records {
@@ -230,15 +232,15 @@ impl Committer {
         }
     }
 
-    fn take_notification(&mut self, job: Notification, group: &mut Group, circumstances: &Circumstances) {
+    /// `false` if the index could not be asked, and so nothing was decided.
+    fn take_notification(&mut self, job: Notification, group: &mut Group, circumstances: &Circumstances) -> bool {
         let position = self.position(group);
         let mut look = look(&mut self.overlay, &self.filter, &self.index, Some(&job.preloaded));
         let rivals = job.rivals.as_deref();
         let decision = decide(&mut look, &self.keys, position, &job.verified, job.indicator, rivals, circumstances);
-        if let Some(error) = look.failed {
-            self.shared.fail(&format!("the index cannot be read: {}", chain_of(&error)));
+        if look.failed.is_some() {
             let _ = job.reply.send(Err(Unavailable::Storage));
-            return;
+            return false;
         }
         let reply = job.reply;
         match decision {
@@ -252,6 +254,7 @@ impl Committer {
                 group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| committed)))));
             }
         }
+        true
     }
 
     /// The position of the group's next record.
@@ -273,6 +276,10 @@ impl Committer {
         let stamped = Stamped { committed_at: self.clock.now(), doubtful: circumstances.clock_alarm, record };
         let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
         state::apply(&mut look, &self.keys, position, &stamped);
+        if let Some(error) = look.failed {
+            // What deciding looked at is remembered, so this is not the disk: nothing that follows could be trusted.
+            self.shared.fail(&format!("a record could not be entered: {}", chain_of(&error)));
+        }
         let entry =
             Entry { payload: stamped.encode(), raw, raw_hash, event_hash: Digest::of(&event), event, fingerprints };
         group.bytes += entry.payload.len() + entry.raw.len() + entry.event.len();
@@ -283,10 +290,18 @@ impl Committer {
         let Registering { expected, reply } = job;
         let now = millis(self.clock.now());
         let key = self.keys.order(&expected.account, &expected.order);
-        let order = match look(&mut self.overlay, &self.filter, &self.index, None).get(&key) {
+        let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
+        let order = match look.get(&key) {
             Some(Value::Order(order)) => order,
             _ => state::Order::default(),
         };
+        // What a late expectation may settle is looked up now, so that it cannot fail half way.
+        let getid = expected.session.as_ref().map(|session| self.keys.getid(&expected.account, session));
+        getid.into_iter().for_each(|key| drop(look.get(&key)));
+        if look.failed.is_some() {
+            let _ = reply.send(Err(ExpectError::Unavailable(Unavailable::Storage)));
+            return;
+        }
         if let Some(known) = order.expectation(expected.kind) {
             let same = |session: &&state::Session| {
                 session.session == expected.session && session.indicator == expected.indicator
@@ -464,6 +479,7 @@ impl Committer {
             return;
         }
         rhythm.hand_over = Some(Instant::now());
+        rhythm.suspect = false;
         let covered = Covered { position: self.shared.head(), chain: self.journal.chain() };
         let forget = std::mem::take(&mut rhythm.forget);
         let hand_over = HandOver { batch: self.overlay.hand_over(), covered, forget };
@@ -536,15 +552,26 @@ fn failpoint(name: &str) {
 #[cfg(not(feature = "failpoints"))]
 fn failpoint(_name: &str) {}
 
-/// Writes batches to the index until the committer is gone.
-pub fn index_thread(index: &Index, batches: &Receiver<HandOver>, turns: &AtomicU64, shared: &Shared) {
+/// Writes batches to the index until the committer is gone. An index that fails is built anew from the journal, again
+/// and again until the disk has room for it.
+pub fn index_thread(
+    index: &Index,
+    batches: &Receiver<HandOver>,
+    turns: &AtomicU64,
+    shared: &Shared,
+    mut build_anew: impl FnMut() -> bool,
+) {
     while let Ok(HandOver { batch, covered, forget }) = batches.recv() {
-        let done = index.write(&batch, covered).and_then(|()| index.remove(&forget));
-        if let Err(error) = done {
-            shared.fail(&format!("the index cannot be written: {}", chain_of(&error)));
-            return;
+        match index.write(&batch, covered).and_then(|()| index.remove(&forget)) {
+            Ok(()) => shared.indexed(covered.position),
+            Err(error) => {
+                tracing::error!(error = %chain_of(&error), "the index failed: it is built anew from the journal");
+                // What is built anew holds this batch too: all of it was in the journal before it was handed over.
+                if !build_anew() {
+                    return;
+                }
+            }
         }
-        shared.indexed(covered.position);
         turns.fetch_add(1, Ordering::Release);
     }
     if let Err(error) = index.flush() {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use super::fields::{Fields, Writer};
 use super::state::{Key, Value};
@@ -19,10 +20,11 @@ pub type Batch = HashMap<Key, Value, BuildHasherDefault<KeyHasher>>;
 #[derive(Debug, Default)]
 pub struct KeyHasher(u64);
 
-/// The index.
+/// The index. It can be lost while the daemon runs (a full disk, an error of sled) and be replaced by one built anew;
+/// in between every look-up is an error.
 #[derive(Debug)]
 pub struct Index {
-    db: sled::Db,
+    db: RwLock<Option<sled::Db>>,
     store: [u8; 16],
     boot: String,
 }
@@ -77,7 +79,7 @@ impl Index {
             let covered = Covered { position: Position(fields.number(3)), chain: Digest(fields.array(4)?) };
             (same && !boot.is_empty()).then_some(covered)
         });
-        Ok((Self { db, store, boot }, covered))
+        Ok((Self { db: RwLock::new(Some(db)), store, boot }, covered))
     }
 
     /// Removes the folder of an index.
@@ -96,7 +98,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn get(&self, key: &Key) -> Result<Option<Value>, IndexError> {
-        let bytes = self.db.get(key.0).map_err(|source| self.failed(source))?;
+        let bytes = self.db()?.get(key.0).map_err(|source| self.failed(source))?;
         bytes
             .map(|bytes| Value::decode(key.what(), &bytes).ok_or(sled::Error::Corruption { at: None, bt: () }))
             .transpose()
@@ -110,7 +112,7 @@ impl Index {
     pub fn pinned(&self) -> Result<Batch, IndexError> {
         let mut found = Batch::default();
         for what in [b'P', b'C', b'H', b'R'] {
-            for entry in self.db.scan_prefix([what]) {
+            for entry in self.db()?.scan_prefix([what]) {
                 let (key, bytes) = entry.map_err(|source| self.failed(source))?;
                 if let Ok(key) = <[u8; 17]>::try_from(&*key)
                     && let Some(value) = Value::decode(what, &bytes)
@@ -135,7 +137,7 @@ impl Index {
         note.put(1, &self.store).put_text(2, Some(&self.boot));
         note.put_number(3, covered.position.0).put(4, &covered.chain.0);
         batch.insert(COVERED, note.finish());
-        self.db.apply_batch(batch).map_err(|source| self.failed(source))
+        self.db()?.apply_batch(batch).map_err(|source| self.failed(source))
     }
 
     /// Takes back what it says of itself, so that nobody believes it again.
@@ -143,7 +145,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn disown(&self) -> Result<(), IndexError> {
-        self.db.remove(COVERED).map(drop).map_err(|source| self.failed(source))
+        self.db()?.remove(COVERED).map(drop).map_err(|source| self.failed(source))
     }
 
     /// Forgets keys that were retired.
@@ -151,9 +153,12 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn remove(&self, keys: &[Key]) -> Result<(), IndexError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let mut batch = sled::Batch::default();
         keys.iter().for_each(|key| batch.remove(&key.0));
-        self.db.apply_batch(batch).map_err(|source| self.failed(source))
+        self.db()?.apply_batch(batch).map_err(|source| self.failed(source))
     }
 
     /// Hands everything to the operating system, for a clean stop.
@@ -161,7 +166,23 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn flush(&self) -> Result<(), IndexError> {
-        self.db.flush().map(drop).map_err(|source| self.failed(source))
+        self.db()?.flush().map(drop).map_err(|source| self.failed(source))
+    }
+
+    fn db(&self) -> Result<sled::Db, IndexError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner).clone();
+        db.ok_or_else(|| self.failed(sled::Error::Unsupported("the index was lost and is being built anew".to_owned())))
+    }
+
+    /// Lets go of a database that failed.
+    pub fn lose(&self) {
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Goes on with the database of another one, built anew.
+    pub fn adopt(&self, other: Self) {
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) =
+            other.db.into_inner().unwrap_or_else(PoisonError::into_inner);
     }
 
     fn failed(&self, source: sled::Error) -> IndexError {

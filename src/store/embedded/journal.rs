@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of payments. A record is a head (hashes, and a payload of the caller's) and two parts, raw and
 //! event, all opaque bytes. Records are appended in groups; a group is one write and one `fdatasync`, and nothing of
-//! it is visible before. [`format`](self::format) tells the bytes, [`scan`] what is damage and what is a torn tail.
+//! it is visible before. [`mod@format`] tells the bytes, [`scan`] what is damage and what is a torn tail.
 //!
 //! ```text
 //! <store>/journal/00000000000000000001.journal    segments, named by the position of their first record

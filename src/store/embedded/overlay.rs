@@ -5,10 +5,11 @@
 //! rightly). A group that could not be synced is taken back as if it had never been looked at.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use super::filter::Filter;
-use super::index::{Batch, Index, IndexError};
+use super::index::{Batch, Index, IndexError, KeyHasher};
 use super::state::{Key, Value, View};
 
 /// Values that are not, or not surely, in the index.
@@ -19,6 +20,8 @@ pub struct Overlay {
     recent: Option<Arc<Batch>>,
     /// Sinks, the clock, the horizon: a handful that is always in memory.
     pinned: Batch,
+    /// What this group read from the index: entering a record must find what deciding it found.
+    memo: HashMap<Key, Option<Value>, BuildHasherDefault<KeyHasher>>,
     undo: Vec<(Key, Option<Value>, Option<Value>)>,
     /// Hand-overs that are known to be finished.
     turn: u64,
@@ -78,11 +81,13 @@ impl Overlay {
 
     /// The group is synced: what it changed stays. Returns the changed keys' fingerprints for the filter.
     pub fn keep(&mut self) -> Vec<u64> {
+        self.memo.clear();
         self.undo.drain(..).filter(|(key, ..)| !is_pinned(key)).map(|(key, ..)| key.fingerprint()).collect()
     }
 
     /// The group is not synced: everything is as before.
     pub fn take_back(&mut self) {
+        self.memo.clear();
         for (key, current, pinned) in self.undo.drain(..).rev() {
             match current {
                 Some(value) => drop(self.current.insert(key, value)),
@@ -134,13 +139,20 @@ impl View for Look<'_> {
         if !self.filter.may_contain(key.fingerprint()) {
             return None;
         }
+        if let Some(value) = self.overlay.memo.get(key) {
+            return value.clone();
+        }
         if let Some(preloaded) = self.preloaded.filter(|preloaded| self.overlay.turn <= preloaded.turn + 1)
             && let Some(value) = preloaded.values.get(key)
         {
+            self.overlay.memo.insert(*key, value.clone());
             return value.clone();
         }
         match self.index.get(key) {
-            Ok(value) => value,
+            Ok(value) => {
+                self.overlay.memo.insert(*key, value.clone());
+                value
+            }
             Err(error) => {
                 self.failed = Some(error);
                 None

@@ -92,7 +92,7 @@ impl Sinks {
         mut walk: impl FnMut(Position, usize) -> Result<(Vec<Found>, Position), E>,
     ) -> Result<Vec<(Position, u32)>, E> {
         let mut sinks = self.lock();
-        let sink = sinks.entry(name.to_owned()).or_insert_with(Sink::new);
+        let sink = sinks.entry(name.to_owned()).or_default();
         let mut claimed = Vec::new();
         let mut passed = HashSet::new();
         let waiting: Vec<_> = sink.waiting.iter().map(|(position, order)| (*position, *order)).collect();
@@ -170,7 +170,7 @@ impl Sinks {
     pub fn acknowledge(&self, name: &str, position: Position) {
         let mut sinks = self.lock();
         let is_new = !sinks.contains_key(name);
-        let sink = sinks.entry(name.to_owned()).or_insert_with(Sink::new);
+        let sink = sinks.entry(name.to_owned()).or_default();
         let next = Position(position.0 + 1);
         sink.dirty |= is_new || next > sink.cursor;
         sink.cursor = sink.cursor.max(next);
@@ -203,10 +203,6 @@ impl Sinks {
 }
 
 impl Sink {
-    fn new() -> Self {
-        Self { cursor: Position(1), ..Self::default() }
-    }
-
     fn take(&mut self, position: Position, order: Option<OrderKey>, claimed: &mut Vec<(Position, u32)>) {
         self.claimed.insert(position, order);
         self.busy.extend(order);

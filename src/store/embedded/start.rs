@@ -80,8 +80,13 @@ fn run(inner: &Arc<Inner>) {
         metrics: inner.options.metrics.clone(),
         fulfil_never: inner.options.fulfil_never,
     };
-    let (index, turns, shared) = (Arc::clone(&live.index), Arc::clone(&live.turns), Arc::clone(&inner.shared));
-    spawn(inner, "store-index", move || index_thread(&index, &batches, &turns, &shared));
+    let store = Arc::clone(inner);
+    spawn(inner, "store-index", move || {
+        if let Some(live) = store.live.get() {
+            let build = || build_anew(&store, live);
+            guarded(&store.shared, || index_thread(&live.index, &batches, &live.turns, &store.shared, build));
+        }
+    });
     let shared = Arc::clone(&inner.shared);
     spawn(inner, "store-commit", move || guarded(&shared, || committer.run(&queue)));
     note_circumstances(inner, &jobs);
@@ -193,6 +198,35 @@ fn fits(covered: &Covered, journal: &Journal) -> bool {
         return false;
     }
     matches!(reader.read(covered.position), Ok(Some(stored)) if stored.chain == covered.chain)
+}
+
+/// Replaces an index that failed by one built from the journal. `false` when the store is closed meanwhile.
+fn build_anew(inner: &Inner, live: &Live) -> bool {
+    inner.shared.set_index_lost(true);
+    live.index.lose();
+    let folder = inner.options.path.join("index");
+    loop {
+        if inner.shared.is_draining() || inner.shared.has_failed() {
+            return false;
+        }
+        let built = Index::discard(&folder).map_err(|error| error.to_string()).and_then(|()| {
+            let (fresh, _) = Index::open(&folder, live.store_id).map_err(|error| chain_of(&error))?;
+            bring_up(&fresh, &live.reader, &live.keys, None, &inner.shared).map_err(|error| chain_of(&error))?;
+            Ok(fresh)
+        });
+        match built {
+            Ok(fresh) => {
+                live.index.adopt(fresh);
+                inner.shared.set_index_lost(false);
+                tracing::info!("the index is built anew");
+                return true;
+            }
+            Err(error) => {
+                tracing::debug!(error, "the index cannot be built yet");
+                std::thread::park_timeout(RETRY);
+            }
+        }
+    }
 }
 
 /// Brings index and filter up. `None` when that failed for good.

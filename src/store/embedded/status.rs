@@ -20,6 +20,7 @@ pub struct Shared {
     draining: AtomicBool,
     clock_alarm: AtomicBool,
     restored: AtomicBool,
+    index_lost: AtomicBool,
     damage: AtomicU64,
     horizon: AtomicU64,
     fatal: watch::Sender<Option<String>>,
@@ -36,6 +37,7 @@ impl Default for Shared {
             draining: AtomicBool::new(false),
             clock_alarm: AtomicBool::new(false),
             restored: AtomicBool::new(false),
+            index_lost: AtomicBool::new(false),
             damage: AtomicU64::new(0),
             horizon: AtomicU64::new(0),
             fatal: watch::Sender::new(None),
@@ -115,7 +117,7 @@ impl Shared {
     }
     /// Share of the index that is built.
     pub fn set_progress(&self, done: u64, of: u64) {
-        let share = if of == 0 { 1000 } else { done.saturating_mul(1000) / of };
+        let share = done.saturating_mul(1000).checked_div(of).unwrap_or(1000);
         self.progress.store(share.min(1000), Ordering::Release);
     }
     /// The same, 0 to 1.
@@ -154,6 +156,14 @@ impl Shared {
     /// Notes up to where parts are gone.
     pub fn set_horizon(&self, position: Position) {
         self.horizon.fetch_max(position.0, Ordering::AcqRel);
+    }
+    /// Notes whether the index is being built anew because it failed.
+    pub fn set_index_lost(&self, lost: bool) {
+        self.index_lost.store(lost, Ordering::Release);
+    }
+    /// Whether it is.
+    pub fn index_lost(&self) -> bool {
+        self.index_lost.load(Ordering::Acquire)
     }
     /// Notes whether the store came from a backup.
     pub fn set_restored(&self, restored: bool) {

@@ -344,6 +344,38 @@ async fn a_doubtful_clock_is_trusted_again_when_somebody_confirms_it() {
     store.close();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_fails_is_built_anew_and_nothing_known_becomes_new() {
+    let folder = Folder::new();
+    let store = folder.start();
+    let at = folder.clock.now();
+    let said: Vec<Said> = (0..50).map(|n| Said::paid(&format!("O{n}"), &n.to_string())).collect();
+    for said in &said {
+        store.commit(said.verified(at)).await.expect("kept");
+    }
+    conformance::until("all of it is in the index", || store.figures().index_lag == 0).await;
+    store.fail_index();
+    for said in &said {
+        // Not known for sure until the index is back: turned away, never taken for new.
+        match store.commit(said.verified(at)).await {
+            Ok(committed) => assert_eq!(committed.outcome, Outcome::Duplicate),
+            Err(unavailable) => assert_eq!(unavailable, crate::store::Unavailable::Storage),
+        }
+    }
+    for tries in 0.. {
+        assert!(tries < 500, "the index does not come back");
+        if store.commit(said[0].verified(at)).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for said in &said {
+        assert_eq!(store.commit(said.verified(at)).await.expect("known").outcome, Outcome::Duplicate);
+    }
+    assert_eq!(store.events(Position(0), 1000).expect("readable").len(), 50);
+    store.close();
+}
+
 #[test]
 fn a_second_store_on_the_same_folder_is_refused() {
     let folder = Folder::new();

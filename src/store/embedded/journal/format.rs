@@ -274,6 +274,7 @@ impl Frame<'_> {
 }
 
 /// Why a frame could not be decoded.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack for one look; a box would cost each good frame")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken<'a> {
     /// Neither its length nor anything else can be believed.
@@ -298,6 +299,7 @@ pub fn frame_len(bytes: &[u8]) -> Option<usize> {
 ///
 /// # Errors
 /// [`Broken`].
+#[expect(clippy::result_large_err, reason = "as large as the good result, and both borrow")]
 pub fn decode_frame(bytes: &[u8], seed: u32, parts: bool) -> Result<(Frame<'_>, usize), Broken<'_>> {
     let length = frame_len(bytes).ok_or(Broken::Frame)?;
     let bytes = bytes.get(..length).ok_or(Broken::Frame)?;

@@ -455,7 +455,8 @@ fn fingerprints_of_all_segments_are_told() {
     let (journal, recovered) = open(made.path());
     let mut found: Vec<u64> = journal.reader().fingerprints().flat_map(|segment| segment.expect("reads").1).collect();
     let mut wanted: Vec<u64> = (1..=recovered.head.0).flat_map(|number| [number, number * 1000]).collect();
-    (found.sort_unstable(), wanted.sort_unstable());
+    found.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(found, wanted);
 }
 
