@@ -43,6 +43,7 @@ use crate::listener::watch::{Pace, Watch};
 use crate::listener::{Door, Routes, body};
 use crate::metrics::Metrics;
 use crate::quarantine::Quarantine;
+use crate::relay::health::Health;
 use crate::sink::feed::Feed;
 use crate::store::{NOT_OPEN, Store, StoreError, Unavailable};
 use problem::Problem;
@@ -76,8 +77,8 @@ pub struct Desk {
     pub sources: Vec<Source>,
     /// How the world reaches the public listener.
     pub public_url: String,
-    /// The sink's word: `amqp` or `feed`.
-    pub sink: &'static str,
+    /// The relay's state; `None`: there is the feed alone.
+    pub relay: Option<Health>,
     /// When the daemon started, and read its config.
     pub started_at: Timestamp,
 }

@@ -22,10 +22,13 @@ use crate::listener::{Endpoint, Intake, Limits, Listener, Routes};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::provider::{self, Ordinary};
 use crate::quarantine::{Bounds, Quarantine};
+use crate::relay::Relay;
+use crate::relay::health::Health;
 use crate::seal::Seal;
+use crate::sink::amqp::{Amqp, WrongUrl};
 use crate::sink::feed::Feed;
 use crate::store::embedded::journal::disk::make_folder;
-use crate::store::embedded::{self, Embedded};
+use crate::store::embedded::{self, AMQP, Embedded, Enlisted};
 use crate::store::{Filter, Readiness, Store};
 
 /// A daemon whose sockets are bound and whose store is open, and which accepts nothing yet.
@@ -39,7 +42,12 @@ pub struct App {
     /// Readers of the feed that count from the first start, whether or not they have asked yet.
     consumers: Vec<String>,
     serving: Tasks,
+    relaying: Tasks,
     asking: Tasks,
+    /// `None`: the feed alone.
+    relay: Option<Relay>,
+    /// Says whether the store knows where the relay's sink goes on.
+    enlisted: Option<watch::Receiver<Enlisted>>,
     /// Says why the store failed for good.
     fatal: Option<watch::Receiver<Option<String>>>,
 }
@@ -96,13 +104,24 @@ pub enum AppError {
     /// The store failed while it ran: a sync that failed is never tried again by the same process.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// `relay.amqp` is new to a store that holds events, and the configuration does not say where it begins.
+    #[error("the store holds events, and relay.amqp is new to it: nobody said which of them it is to get")]
+    NeedsStart,
+    /// A broker's URL does not read.
+    #[error(transparent)]
+    BrokerUrl(#[from] WrongUrl),
     /// Two series of the metrics collide: a mistake in the program.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),
 }
 
 /// How long requests in flight have after a stop. With what the others get it stays below the 10 s that are promised.
-const SERVING_BOUND: Duration = Duration::from_secs(7);
+const SERVING_BOUND: Duration = Duration::from_secs(6);
+/// How long the relay has after that, to hear what became of what it sent.
+const RELAYING_BOUND: Duration = Duration::from_secs(2);
+/// How long a start waits for the journal, to refuse what it must refuse before anything is bound. A disk that takes
+/// longer is met by the same refusal later.
+const ENLISTING_BOUND: Duration = Duration::from_secs(3);
 /// How long answers of the admin listener have after that.
 const ASKING_BOUND: Duration = Duration::from_secs(1);
 
@@ -111,8 +130,11 @@ impl App {
     /// keys first, or whose disk refuses, is open all the same: `/readyz` says how far it is.
     ///
     /// # Errors
-    /// Another daemon has the store, or an address cannot be bound.
+    /// Another daemon has the store, an address cannot be bound, a broker's URL does not read, or nobody said where a
+    /// new sink begins.
     pub async fn bind(config: Config, options: Options) -> Result<Self, AppError> {
+        // Before anything is opened: a configuration that is wrong leaves nothing behind.
+        config.amqp.as_ref().map(Amqp::new).transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(clock::System);
         let metrics = Metrics::new(&config.sources, clock.now())?;
         let how = embedded::Options {
@@ -125,10 +147,17 @@ impl App {
         };
         let opening = Handle::current().spawn_blocking(move || Embedded::open(how)).await;
         let store = opening.map_err(|error| AppError::Store(error.into()))?.map_err(|e| AppError::Store(e.into()))?;
+        let mut enlisted = store.enlisted();
+        // Not known in time is no reason not to start.
+        let _ = tokio::time::timeout(ENLISTING_BOUND, enlisted.wait_for(|now| *now != Enlisted::NotYet)).await;
+        let now = *enlisted.borrow();
+        if now == Enlisted::NeedsStart {
+            return Err(AppError::NeedsStart);
+        }
         let app = Self::assemble(config, Arc::new(store.clone()), metrics, clock).await?;
         let url = format!("http://{}", app.admin_addr());
         store.announce(&url).map_err(|error| AppError::Store(error.into()))?;
-        Ok(Self { fatal: Some(store.fatal()), ..app })
+        Ok(Self { fatal: Some(store.fatal()), enlisted: Some(enlisted), ..app })
     }
 
     /// With a store that is open. Binds both sockets; nothing is accepted before [`App::run`].
@@ -146,7 +175,21 @@ impl App {
         metrics: Metrics,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AppError> {
-        let (serving, asking) = (Tasks::new(Handle::current()), Tasks::new(Handle::current()));
+        let group = || Tasks::new(Handle::current());
+        let (serving, relaying, asking) = (group(), group(), group());
+        let relay = match &config.amqp {
+            None => None,
+            Some(amqp) => Some(Relay {
+                store: Arc::clone(&store),
+                sink: Arc::new(Amqp::new(amqp)?),
+                name: AMQP,
+                window: usize::from(amqp.window),
+                attempts: amqp.attempts,
+                health: Health::default(),
+                metrics: metrics.relay(),
+                tasks: relaying.clone(),
+            }),
+        };
         let endpoints = config.sources.iter().map(|source| Endpoint::new(source, provider::build(source), &metrics));
         let routes = Arc::new(Routes::new(endpoints));
         let quarantine = quarantine(&config, &clock);
@@ -189,7 +232,7 @@ impl App {
             draining: serving.stopping(),
             sources: config.sources,
             public_url: config.listener.public_url,
-            sink: if config.amqp.is_some() { "amqp" } else { "feed" },
+            relay: relay.as_ref().map(|relay| relay.health.clone()),
         };
         let address = config.admin.address;
         let admin = Admin::bind(&config.admin, desk).await.map_err(failed("the admin listener", address))?;
@@ -198,7 +241,22 @@ impl App {
             admin: admin.address().map_err(failed("the admin listener", address))?,
         };
         let consumers = config.feed_consumers;
-        Ok(Self { listener, admin, addresses, sources, store, seen, consumers, serving, asking, fatal: None })
+        let (enlisted, fatal) = (None, None);
+        Ok(Self {
+            listener,
+            admin,
+            addresses,
+            sources,
+            store,
+            seen,
+            consumers,
+            serving,
+            relaying,
+            asking,
+            relay,
+            enlisted,
+            fatal,
+        })
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -218,24 +276,32 @@ impl App {
         &self.sources
     }
 
-    /// Serves until `shutdown`, then stops in this order: accept no more; let requests in flight finish; let the
-    /// admin listener's answers finish; close the store, which finishes what is queued and marks all as synced.
+    /// Serves until `shutdown`, then stops in this order: accept no more; let requests in flight finish; let the relay
+    /// hear what became of what it sent; let the admin listener's answers finish; close the store, which finishes what
+    /// is queued and marks all as synced.
     ///
     /// # Errors
-    /// [`AppError::Failed`] when it stopped because the store failed for good.
+    /// [`AppError::Failed`] when it stopped because the store failed for good; [`AppError::NeedsStart`] when a store that
+    /// opened late holds events and nobody said where the relay begins.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, admin, store, seen, consumers, serving, asking, fatal, .. } = self;
+        let Self { listener, admin, store, seen, consumers, serving, relaying, asking, relay, enlisted, fatal, .. } =
+            self;
+        // It waits for the journal by itself, and a broker that is away keeps nobody from receiving.
+        relay.map(|relay| relaying.spawn("relay supervisor", relay.run()));
         asking.spawn("admin listener", admin.run(asking.clone()));
         serving.spawn("listener", listener.run(serving.clone()));
         asking.spawn("first look", once_ready(Arc::clone(&store), seen, consumers, asking.clone()));
         let failure = tokio::select! {
             () = shutdown => None,
-            why = failed(fatal) => Some(why),
+            why = failed(fatal) => Some(AppError::Failed(why)),
+            () = needs_start(enlisted) => Some(AppError::NeedsStart),
         };
 
         tracing::info!("stopping: accepting no more, finishing what is in flight");
         serving.stop();
         report("listener", serving.wait(SERVING_BOUND).await);
+        relaying.stop();
+        report("relay", relaying.wait(RELAYING_BOUND).await);
         asking.stop();
         report("admin listener", asking.wait(ASKING_BOUND).await);
         let closing = Handle::current().spawn_blocking(move || store.close());
@@ -243,7 +309,7 @@ impl App {
             tracing::error!("closing the store ended by a panic");
         }
         tracing::info!("stopped");
-        failure.map_or(Ok(()), |why| Err(AppError::Failed(why)))
+        failure.map_or(Ok(()), Err)
     }
 }
 
@@ -253,6 +319,16 @@ async fn failed(fatal: Option<watch::Receiver<Option<String>>>) -> String {
         && let Ok(why) = fatal.wait_for(Option::is_some).await
     {
         return why.clone().unwrap_or_default();
+    }
+    std::future::pending().await
+}
+
+/// Ends when it turns out that nobody said where the relay begins.
+async fn needs_start(enlisted: Option<watch::Receiver<Enlisted>>) {
+    if let Some(mut enlisted) = enlisted
+        && enlisted.wait_for(|now| *now == Enlisted::NeedsStart).await.is_ok()
+    {
+        return;
     }
     std::future::pending().await
 }

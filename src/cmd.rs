@@ -66,11 +66,12 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn act(cli: Cli) -> Result<(), Failure> {
     let mut out = Out(std::io::stdout().lock());
-    let config = || Config::load(&config_path(cli.config.as_deref())).map_err(Failure::Config);
+    let file = config_path(cli.config.as_deref());
+    let config = || Config::load(&file).map_err(Failure::Config);
     match &cli.command {
-        Command::Serve(arguments) => Ok(serve::run(config()?, arguments)?),
+        Command::Serve(arguments) => serve::run(config()?, &file, arguments),
         Command::Demo(arguments) => demo::run(arguments, &mut out),
-        Command::Check(arguments) => check::run(&config()?, arguments, &mut out),
+        Command::Check(arguments) => check::run(&config()?, &file, arguments, &mut out),
         Command::Expect(arguments) => expect::run(&config()?, arguments, &mut out),
     }
 }

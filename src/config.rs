@@ -261,7 +261,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_SOURCES: usize = 256;
 
 impl Config {
-    /// Reads a configuration file with the environment of this process, and refuses what this build lacks.
+    /// Reads a configuration file with the environment of this process.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -281,10 +281,7 @@ impl Config {
         }
         let base = path.parent().unwrap_or(Path::new(""));
         let named = |problems: Problems| Problems { file: file_name.clone(), ..problems };
-        let config = Self::parse(&text, base, &|name| std::env::var(name).ok()).map_err(named)?;
-        config
-            .refuse_what_this_build_lacks()
-            .map_or(Ok(config), |problem| Err(Problems { file: file_name, list: vec![problem] }))
+        Self::parse(&text, base, &|name| std::env::var(name).ok()).map_err(named)
     }
 
     /// The tree for a text. Relative paths are relative to `base`; `env` looks up environment variables. Total: any
@@ -351,16 +348,5 @@ impl Config {
             sources,
         })
         .filter(|_| document.clean())
-    }
-
-    /// The one place that knows what is configured but not built: a relay that is silently ignored would be worse
-    /// than none.
-    fn refuse_what_this_build_lacks(&self) -> Option<Problem> {
-        self.amqp.as_ref().map(|_| Problem {
-            path: "relay.amqp".to_owned(),
-            line: None,
-            message: "this build has no AMQP relay yet".to_owned(),
-            remedy: "leave [relay.amqp] out and read the feed at /api/v1/events".to_owned(),
-        })
     }
 }

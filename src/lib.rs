@@ -23,6 +23,7 @@ pub mod listener;
 pub mod metrics;
 pub mod provider;
 pub mod quarantine;
+pub mod relay;
 pub mod seal;
 pub mod sink;
 pub mod store;

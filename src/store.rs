@@ -49,6 +49,9 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a claim. The progress rides in the next group, at the latest after a second.
     fn settle(&self, sink: &str, position: Position, how: Settled);
 
+    /// Ends all claims of a sink, as [`Settled::Released`] does: for whoever takes over from one that died.
+    fn release(&self, sink: &str);
+
     /// Events at positions above `after`, in journal order; positions become visible in order.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::sink::amqp::SILENCED;
+
 /// The variable that says how much is logged, in `tracing`'s language: `warn`, or `info,quittance::listener=debug`.
 pub const VARIABLE: &str = "QUITTANCE_LOG";
 
@@ -38,7 +40,12 @@ pub fn start(default: &str) -> Result<(), TelemetryError> {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder().parse(text).map_err(|error| TelemetryError::Filter(error.to_string()))
+    let wrong = |error: String| TelemetryError::Filter(error);
+    let filter = EnvFilter::builder().parse(text).map_err(|error| wrong(error.to_string()))?;
+    // Whatever was asked for: what others log of a message, its body included, is nobody's to read here.
+    SILENCED.iter().try_fold(filter, |filter, directive| {
+        Ok(filter.add_directive(directive.parse().map_err(|error| wrong(format!("{directive}: {error}")))?))
+    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::problem::Problem;
 use super::{Desk, Shared};
 use crate::event::rfc3339;
+use crate::relay::health::{Health, Snapshot};
 
 /// Version, store, sources, relay and config.
 pub async fn status(State(desk): State<Shared>) -> Result<Json<Value>, Problem> {
@@ -17,6 +18,9 @@ pub async fn status(State(desk): State<Shared>) -> Result<Json<Value>, Problem> 
 
 fn document(desk: &Desk) -> Value {
     let figures = desk.store.figures();
+    // The feed is read from here: whoever reads this is connected to it.
+    let feed = Snapshot { connected: true, blocked: false, last_error: None };
+    let relay = desk.relay.as_ref().map_or(feed, Health::snapshot);
     let id: String = desk.store.id().iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -30,13 +34,12 @@ fn document(desk: &Desk) -> Value {
         },
         "sources": sources(desk),
         "relay": {
-            "sink": desk.sink,
-            // The feed is read from here: whoever reads this is connected to it.
-            "connected": desk.sink == "feed",
+            "sink": if desk.relay.is_some() { "amqp" } else { "feed" },
+            "connected": relay.connected,
             "backlog": figures.backlog,
             "oldest_seconds": figures.oldest.as_secs(),
-            "blocked": false,
-            "last_error": null,
+            "blocked": relay.blocked,
+            "last_error": relay.last_error,
         },
         "config": { "loaded_at": rfc3339(desk.started_at), "last_reload_error": null },
     })

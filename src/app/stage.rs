@@ -268,6 +268,7 @@ impl Store for Memory {
         Ok(Vec::new())
     }
     fn settle(&self, _: &str, _: Position, _: Settled) {}
+    fn release(&self, _: &str) {}
     fn events(&self, after: Position, limit: usize) -> Result<Vec<FeedEntry>, StoreError> {
         let kept = self.kept.lock().expect("no panic");
         let entries = kept.iter().enumerate().skip(after.0 as usize).take(limit);

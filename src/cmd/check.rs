@@ -8,11 +8,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::daemon::Daemon;
-use super::{Failure, Out, talk};
+use super::{Failure, Out, serve, talk};
 use crate::cli;
 use crate::config::Config;
 use crate::event::Verdict;
 use crate::provider;
+use crate::sink::amqp::{Amqp, Examined};
 
 /// A source as an operator wants to know it.
 #[derive(Debug, Serialize)]
@@ -31,7 +32,9 @@ struct Described {
 ///
 /// # Errors
 /// [`Failure`] when the store's folder cannot be used, the daemon is not ready, or stdout cannot be written.
-pub fn run<W: Write>(config: &Config, arguments: &cli::Check, out: &mut Out<W>) -> Result<(), Failure> {
+pub fn run<W: Write>(config: &Config, file: &Path, arguments: &cli::Check, out: &mut Out<W>) -> Result<(), Failure> {
+    let sink = config.amqp.as_ref().map(Amqp::new).transpose();
+    let sink = sink.map_err(|wrong| serve::failure(wrong.into(), file))?;
     if arguments.live {
         return live(config, arguments.json, out);
     }
@@ -43,8 +46,12 @@ pub fn run<W: Write>(config: &Config, arguments: &cli::Check, out: &mut Out<W>) 
     });
     store?;
     printed?;
-    if arguments.connect && config.amqp.is_none() {
-        talk("no [relay.amqp]: there is no broker to reach, events go to the feed alone");
+    match sink {
+        Some(sink) if arguments.connect => connect(&sink, arguments.json, out)?,
+        None if arguments.connect => {
+            talk("no [relay.amqp]: there is no broker to reach, events go to the feed alone");
+        }
+        _ => {}
     }
     let count = config.sources.len();
     talk(&format!("{count} {}, nothing is wrong", if count == 1 { "source" } else { "sources" }));
@@ -96,6 +103,37 @@ fn check_store(path: &Path) -> anyhow::Result<()> {
         let verb = if place == path { "write to" } else { "make the store's folder in" };
         format!("store.path: cannot {verb} {}; give this user the right to it", place.display())
     })
+}
+
+/// Looks at every broker: one that cannot be used is a failure, also when another one can.
+fn connect<W: Write>(sink: &Amqp, as_json: bool, out: &mut Out<W>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let looked = runtime.context("starting the runtime")?.block_on(sink.examine());
+    let mut all_well = true;
+    for Examined { at, found } in looked {
+        let ok = found.is_ok();
+        all_well &= ok;
+        let (notes, remedy) = match found {
+            Ok(notes) => (notes, None),
+            Err(trouble) => (vec![trouble.what], Some(trouble.remedy).filter(|remedy| !remedy.is_empty())),
+        };
+        if as_json {
+            out.json(&json!({ "broker": at, "ok": ok, "notes": notes, "remedy": remedy }))?;
+            continue;
+        }
+        let place = if ok { "broker" } else { "relay.amqp.url" };
+        let mut line = format!("{place}  {at}  {}", if ok { "reached, and may be published to" } else { "FAILED" });
+        for note in notes {
+            line.push_str("; ");
+            line.push_str(&note);
+        }
+        if let Some(remedy) = remedy {
+            line.push_str("; ");
+            line.push_str(remedy);
+        }
+        if ok { out.line(&line)? } else { talk(&line) }
+    }
+    if all_well { Ok(()) } else { Err(Failure::Told) }
 }
 
 fn live<W: Write>(config: &Config, as_json: bool, out: &mut Out<W>) -> Result<(), Failure> {

@@ -1,20 +1,47 @@
 //! `quittance serve`: the daemon.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::talk;
-use crate::app::{App, Options};
+use super::{Failure, talk};
+use crate::app::{App, AppError, Options};
 use crate::cli::Serve;
-use crate::config::Config;
+use crate::config::{Config, Problem, Problems};
 
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start: an address or the store is taken, the runtime cannot be made.
-pub fn run(config: Config, arguments: &Serve) -> anyhow::Result<()> {
+/// When it cannot start: an address or the store is taken, the runtime cannot be made, or the configuration does not fit
+/// the store.
+pub fn run(config: Config, file: &Path, arguments: &Serve) -> Result<(), Failure> {
+    match serve(config, arguments) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(failure(error, file)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What only the store or lapin can tell of a configuration is told like every other mistake in it.
+pub(super) fn failure(error: AppError, file: &Path) -> Failure {
+    let (path, remedy) = match &error {
+        AppError::NeedsStart => (
+            "relay.amqp.start".to_owned(),
+            "set it to \"now\" (only what comes from now on) or \"beginning\" (everything that is kept)",
+        ),
+        AppError::BrokerUrl(url) => (
+            format!("relay.amqp.url[{}]", url.number),
+            "write amqp://user:password@host:port/vhost, special characters percent-encoded",
+        ),
+        _ => return Failure::Operation(error.into()),
+    };
+    let problem = Problem { path, line: None, message: error.to_string(), remedy: remedy.to_owned() };
+    Failure::Config(Problems { file: file.display().to_string(), list: vec![problem] })
+}
+
+fn serve(config: Config, arguments: &Serve) -> anyhow::Result<Result<(), AppError>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         // Asked for before anything is opened: a stop that comes early must find somebody who listens.
@@ -25,9 +52,12 @@ pub fn run(config: Config, arguments: &Serve) -> anyhow::Result<()> {
             confirm_clock: arguments.confirm_clock,
             progress_bar: std::io::stderr().is_terminal(),
         };
-        let app = App::bind(config, options).await?;
+        let app = match App::bind(config, options).await {
+            Ok(app) => app,
+            Err(error) => return Ok(Err(error)),
+        };
         announce(&app);
-        Ok(app.run(shutdown.asked()).await?)
+        Ok(app.run(shutdown.asked()).await)
     })
 }
 

@@ -35,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::config::{Config, Retention};
+use crate::config::{Config, Retention, SinkStart};
 use crate::event::{AccountName, Digest, NotificationId, OrderId, Position, SourceName};
 use crate::metrics::CommitMetrics;
 use crate::provider::{Claim, Verified};
@@ -50,10 +50,13 @@ use index::Index;
 use journal::Reader;
 use lock::{Lock, LockError};
 use overlay::Preloaded;
-use record::{Expected, Record};
+use record::Expected;
 use sinks::Sinks;
 use state::{Key, Keys};
 use status::Shared;
+
+/// The name under which the journal knows how far the relay to AMQP has come.
+pub const AMQP: &str = "amqp";
 
 /// How a store is to be kept.
 #[derive(Clone)]
@@ -86,6 +89,28 @@ pub struct Options {
     pub metrics: Option<CommitMetrics>,
     /// Draw a progress bar while the index is built.
     pub progress_bar: bool,
+    /// What the relay sends to; `None` where there is no relay.
+    pub sink: Option<RelaySink>,
+}
+
+/// The sink of the relay, as far as the store is concerned.
+#[derive(Clone, Debug)]
+pub struct RelaySink {
+    /// Its name in the journal.
+    pub name: String,
+    /// Where it begins if it is new to a store that holds events.
+    pub start: Option<SinkStart>,
+}
+
+/// Whether the store knows where the relay's sink goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enlisted {
+    /// The journal is not open yet, or not read far enough.
+    NotYet,
+    /// Yes; also where there is no relay.
+    Yes,
+    /// It is new, the store holds events, and nobody said where it begins: nothing is handed out.
+    NeedsStart,
 }
 
 /// The store. A cheap clone.
@@ -100,6 +125,7 @@ struct Inner {
     live: OnceLock<Live>,
     in_flight: AtomicUsize,
     head: watch::Sender<Position>,
+    enlisted: watch::Sender<Enlisted>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -145,6 +171,7 @@ impl Options {
             clock,
             metrics: None,
             progress_bar: false,
+            sink: config.amqp.as_ref().map(|amqp| RelaySink { name: AMQP.to_owned(), start: amqp.start }),
         }
     }
 }
@@ -163,6 +190,7 @@ impl Embedded {
             live: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             head: watch::Sender::new(Position(0)),
+            enlisted: watch::Sender::new(Enlisted::NotYet),
             threads: Mutex::new(Vec::new()),
         });
         start::begin(&inner);
@@ -180,6 +208,11 @@ impl Embedded {
     /// Why the store failed for good; the process must end when it is told.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.shared.fatal()
+    }
+
+    /// Whether it is known where the relay's sink goes on.
+    pub fn enlisted(&self) -> watch::Receiver<Enlisted> {
+        self.0.enlisted.subscribe()
     }
 
     fn live(&self) -> Result<&Live, StoreError> {
@@ -297,17 +330,23 @@ impl Store for Embedded {
 
     fn due(&self, sink: &str, limit: usize) -> Result<Vec<Due>, StoreError> {
         let live = self.live()?;
-        // Before the keys are complete nobody knows how far the sinks have come.
-        if live.jobs.get().is_none() { Ok(Vec::new()) } else { live.due(sink, limit) }
+        // How far the relay's sink has come is looked up first of all; of others that is known with the keys.
+        let relays = self.0.options.sink.as_ref().is_some_and(|relay| relay.name == sink);
+        let known = live.jobs.get().is_some() || relays;
+        let known = known && !(relays && *self.0.enlisted.borrow() != Enlisted::Yes);
+        if known { live.due(sink, limit) } else { Ok(Vec::new()) }
     }
 
     fn settle(&self, sink: &str, position: Position, how: Settled) {
         let Ok(live) = self.live() else { return };
-        if let Some(letter) = live.sinks.settle(sink, position, how)
-            && let Some(jobs) = live.jobs.get()
-        {
-            let (reply, _) = oneshot::channel();
-            let _ = jobs.send(Job::Append(vec![Record::DeadLetter(letter)], reply));
+        if live.sinks.settle(sink, position, how) {
+            self.0.shared.dead_letters(1);
+        }
+    }
+
+    fn release(&self, sink: &str) {
+        if let Ok(live) = self.live() {
+            live.sinks.release(sink);
         }
     }
 
@@ -367,7 +406,15 @@ impl Store for Embedded {
         let shared = &self.0.shared;
         let live = self.0.live.get();
         let segments = live.map(|live| live.reader.segments()).unwrap_or_default();
+        let relay = live.and_then(|live| Some((live, live.sinks.backlog(&self.0.options.sink.as_ref()?.name)?)));
+        let (backlog, oldest) = relay.map_or((0, None), |(live, (backlog, at))| {
+            (backlog, Some(at).filter(|_| backlog > 0).and_then(|at| live.oldest(at)))
+        });
+        let age = oldest.map(|at| self.0.options.clock.now().duration_since(at));
         Figures {
+            backlog,
+            oldest: age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default(),
+            dead_letters: shared.dead_letters(0),
             head: shared.head().0,
             chain: shared.chain().to_string(),
             journal_bytes: segments.iter().map(|segment| segment.bytes).sum(),
@@ -375,7 +422,6 @@ impl Store for Embedded {
             index_lag: shared.lag(),
             rebuild_progress: shared.progress(),
             restored: shared.restored(),
-            ..Figures::default()
         }
     }
 

@@ -30,7 +30,8 @@ fn config(folder: &Path) -> Config {
 
 fn check(config: &Config, live: bool, json: bool) -> (Result<(), Failure>, String) {
     let mut bytes = Vec::new();
-    let done = run(config, &cli::Check { connect: false, live, json }, &mut Out::to(&mut bytes));
+    let done =
+        run(config, Path::new("config.toml"), &cli::Check { connect: false, live, json }, &mut Out::to(&mut bytes));
     (done, String::from_utf8(bytes).expect("UTF-8"))
 }
 

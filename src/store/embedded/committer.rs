@@ -17,7 +17,7 @@ use super::index::{Batch, Covered, Index};
 use super::journal::{AppendError, Entry, Journal, Prepared as Rewriting, Reader, RewriteError};
 use super::overlay::{Look, Overlay, Preloaded};
 use super::record::{Expected, Progress, Record, Stamped, Statement, millis};
-use super::sinks::Sinks;
+use super::sinks::{Sinks, owed};
 use super::state::{self, Key, Keys, Value, View};
 use super::status::Shared;
 use crate::clock::Clock;
@@ -129,6 +129,8 @@ struct Group {
     bytes: usize,
     answers: Vec<Answer>,
     progress: Vec<Record>,
+    /// Records that the sinks are owed.
+    events: usize,
     /// Nothing in it needs the disk's free space.
     reserved: bool,
 }
@@ -273,6 +275,7 @@ impl Committer {
     ) {
         let position = self.position(group);
         let fingerprints = self.keys.fingerprints(&record);
+        group.events += usize::from(owed(&record).is_some());
         let stamped = Stamped { committed_at: self.clock.now(), doubtful: circumstances.clock_alarm, record };
         let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
         state::apply(&mut look, &self.keys, position, &stamped);
@@ -454,6 +457,7 @@ impl Committer {
                     metrics.observe_batch(group.entries.len());
                 }
                 self.shared.wrote(appended.last, appended.chain);
+                self.sinks.written(group.events);
                 self.head.send_replace(appended.last);
                 group.answers.into_iter().for_each(|answer| answer(Ok(())));
             }

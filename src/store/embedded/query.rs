@@ -11,9 +11,9 @@ use super::committer::Job;
 use super::journal::{ReadError, Stored};
 use super::raw;
 use super::record::{Expected, Record, Stamped, Statement, time};
-use super::sinks::Found;
+use super::sinks::{Found, Oldest, owed};
 use super::state::{Key, Lane, Value};
-use crate::event::{Digest, NotificationId, OrderId, Position, SourceName, rfc3339};
+use crate::event::{NotificationId, OrderId, Position, SourceName, rfc3339};
 use crate::store::{Delivery, Due, FeedEntry, Filter, Item, Kept, Page, StoreError, TimelineEntry, Verification};
 
 /// Heads that are looked at to find when a sink took an event.
@@ -100,7 +100,7 @@ impl Live {
                     Err(error) => return Err(StoreError::from(error)),
                 };
                 next = Position(stored.position.0 + 1);
-                if let Some(order) = order_of(&stored) {
+                if let Some(order) = Stamped::decode(&stored.payload).and_then(|stamped| owed(&stamped.record)) {
                     found.push(Found { position: stored.position, order });
                 }
                 if found.len() >= limit {
@@ -128,6 +128,22 @@ impl Live {
             }
         }
         Ok(due)
+    }
+
+    /// When the oldest event arrived that a sink has not settled, as far as a look at the next records finds it.
+    pub fn oldest(&self, oldest: Oldest) -> Option<jiff::Timestamp> {
+        let (from, limit) = match oldest {
+            Oldest::At(position) => (position, 1),
+            Oldest::From(position) => (position, WALK),
+        };
+        let heads = self.reader.heads(from).take(limit).filter_map(Result::ok);
+        heads.filter_map(|stored| Stamped::decode(&stored.payload)).find_map(|stamped| match &stamped.record {
+            Record::Notification(statement) | Record::Settlement(statement) => {
+                owed(&stamped.record).map(|_| statement.received_at)
+            }
+            Record::Redelivery(_) => Some(stamped.committed_at),
+            _ => None,
+        })
     }
 
     /// A page of notifications, newest first.
@@ -248,22 +264,6 @@ impl Live {
             entries.push(TimelineEntry { at: delivery.at, what: "delivery", more });
         }
         Ok(())
-    }
-}
-
-/// The order of a record that is owed to a sink: `None` if nothing is owed, `Some(None)` if it names no order.
-fn order_of(stored: &Stored) -> Option<Option<Digest>> {
-    match Stamped::decode(&stored.payload)?.record {
-        Record::Notification(s) | Record::Settlement(s) => {
-            s.event?;
-            Some(
-                s.order.as_ref().map(|order| {
-                    Digest::of_parts([Some(s.source.as_str().as_bytes()), Some(order.as_str().as_bytes())])
-                }),
-            )
-        }
-        Record::Redelivery(_) => Some(None),
-        _ => None,
     }
 }
 

@@ -6,20 +6,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::record::{DeadLetter, Progress, Record};
+use super::record::{DeadLetter, Progress, Record, SinkStart};
 use crate::event::{Digest, Position};
 use crate::store::Settled;
 
 /// Events that may wait in memory for an earlier one of their order.
 const PARKED: usize = 4096;
+/// Events that may be settled beyond one that is not, at most: each costs eight bytes of every record of progress.
+const BEYOND: usize = 1 << 18;
 
 /// An order of a source, as far as order matters: a hash.
 pub type OrderKey = Digest;
 
 /// All sinks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sinks {
     sinks: Mutex<BTreeMap<String, Sink>>,
+    /// How many events may be settled beyond one that is not.
+    beyond: usize,
 }
 
 #[derive(Debug, Default)]
@@ -32,12 +36,27 @@ struct Sink {
     busy: HashSet<OrderKey>,
     /// Looked at, due, and waiting for their order or for another try.
     waiting: BTreeMap<Position, Option<OrderKey>>,
+    /// How many of each order wait.
+    queued: HashMap<OrderKey, usize>,
     /// Settled although something before them is not.
     beyond: BTreeSet<Position>,
     attempts: HashMap<Position, u32>,
     /// Something was settled that the journal does not know. Not told by comparing watermarks: the record of a
     /// progress moves them, and would be followed by another for ever.
     dirty: bool,
+    /// What else the journal must be told, together with the progress that follows from it.
+    news: Vec<Record>,
+    /// Events that are owed, as far as they were counted.
+    owed: i64,
+}
+
+/// Where the oldest event that a sink has not settled may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oldest {
+    /// It is this one.
+    At(Position),
+    /// It is the first event here or later.
+    From(Position),
 }
 
 /// An event found on the walk.
@@ -49,18 +68,77 @@ pub struct Found {
 }
 
 impl Sinks {
+    /// For a journal whose segments have this size: a record of progress must stay a small part of one.
+    pub fn for_segments(bytes: u64) -> Self {
+        let share = usize::try_from(bytes / 64).unwrap_or(BEYOND);
+        Self { sinks: Mutex::default(), beyond: share.clamp(64, BEYOND) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Sink>> {
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Restores a sink from its last progress.
+    /// Restores a sink from its last progress. One that is at work already knows better.
     pub fn restore(&self, progress: Progress) {
-        let sink = Sink {
-            cursor: Position(progress.watermark.0 + 1),
-            beyond: progress.beyond.iter().copied().collect(),
-            ..Sink::default()
-        };
-        self.lock().insert(progress.sink, sink);
+        let next = Position(progress.watermark.0 + 1);
+        let mut sinks = self.lock();
+        match sinks.get_mut(&progress.sink) {
+            None => {
+                let beyond = progress.beyond.iter().copied().collect();
+                sinks.insert(progress.sink, Sink { cursor: next, beyond, ..Sink::default() });
+            }
+            Some(sink) if sink.claimed.is_empty() && sink.waiting.is_empty() => sink.cursor = sink.cursor.max(next),
+            Some(_) => {}
+        }
+    }
+
+    /// Begins a sink that the store does not know: nothing up to `after` is owed to it.
+    pub fn begin(&self, name: &str, after: Position) {
+        let start = Record::SinkStart(SinkStart { sink: name.to_owned(), after });
+        let sink = Sink { cursor: Position(after.0 + 1), news: vec![start], ..Sink::default() };
+        self.lock().insert(name.to_owned(), sink);
+    }
+
+    /// What of a sink's events is settled although something before it is not.
+    pub fn beyond(&self, name: &str) -> BTreeSet<Position> {
+        self.lock().get(name).map(|sink| sink.beyond.clone()).unwrap_or_default()
+    }
+
+    /// Everything up to here is settled by a sink.
+    pub fn watermark(&self, name: &str) -> Position {
+        self.lock().get(name).map_or(Position(0), Sink::watermark)
+    }
+
+    /// Events were found in the journal that a sink had not settled.
+    pub fn counted(&self, name: &str, events: i64) {
+        if let Some(sink) = self.lock().get_mut(name) {
+            sink.owed += events;
+        }
+    }
+
+    /// Events were written: every sink is owed them.
+    pub fn written(&self, events: usize) {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        self.lock().values_mut().for_each(|sink| sink.owed += events);
+    }
+
+    /// How many events a sink is owed, and where the oldest of them may be.
+    pub fn backlog(&self, name: &str) -> Option<(u64, Oldest)> {
+        let sinks = self.lock();
+        let sink = sinks.get(name)?;
+        let open = [sink.claimed.keys().next(), sink.waiting.keys().next()];
+        let oldest = open.into_iter().flatten().min().map_or(Oldest::From(sink.cursor), |at| Oldest::At(*at));
+        Some((u64::try_from(sink.owed).unwrap_or(0), oldest))
+    }
+
+    /// Ends all claims of a sink: due again, no attempt counted.
+    pub fn release(&self, name: &str) {
+        if let Some(sink) = self.lock().get_mut(name) {
+            for (position, order) in std::mem::take(&mut sink.claimed) {
+                sink.wait(position, order);
+            }
+            sink.busy.clear();
+        }
     }
 
     /// Whether a sink is known.
@@ -103,23 +181,25 @@ impl Sinks {
             // An earlier one of the same order may still wait although nothing of it is claimed.
             let free = order.is_none_or(|order| !sink.busy.contains(&order) && !passed.contains(&order));
             if free {
-                sink.waiting.remove(&position);
+                sink.forget_waiting(position, order);
                 sink.take(position, order, &mut claimed);
             } else {
                 passed.extend(order);
             }
         }
-        while claimed.len() < limit && sink.waiting.len() < PARKED {
+        if sink.beyond.len() >= self.beyond {
+            let watermark = sink.watermark();
+            sink.beyond.retain(|position| *position > watermark);
+        }
+        while claimed.len() < limit && sink.waiting.len() < PARKED && sink.beyond.len() < self.beyond {
             let (found, next) = walk(sink.cursor, limit - claimed.len())?;
             for Found { position, order } in found {
                 if sink.beyond.contains(&position) {
                     continue;
                 }
-                let blocked = order.is_some_and(|order| {
-                    sink.busy.contains(&order) || sink.waiting.values().any(|waiting| *waiting == Some(order))
-                });
+                let blocked = order.is_some_and(|order| sink.busy.contains(&order) || sink.queued.contains_key(&order));
                 if blocked {
-                    sink.waiting.insert(position, order);
+                    sink.wait(position, order);
                 } else {
                     sink.take(position, order, &mut claimed);
                 }
@@ -132,11 +212,11 @@ impl Sinks {
         Ok(claimed)
     }
 
-    /// Ends a claim. Returns the dead letter to write, if it became one.
-    pub fn settle(&self, name: &str, position: Position, how: Settled) -> Option<DeadLetter> {
+    /// Ends a claim. Whether it became a dead letter.
+    pub fn settle(&self, name: &str, position: Position, how: Settled) -> bool {
         let mut sinks = self.lock();
-        let sink = sinks.get_mut(name)?;
-        let order = sink.claimed.remove(&position)?;
+        let Some(sink) = sinks.get_mut(name) else { return false };
+        let Some(order) = sink.claimed.remove(&position) else { return false };
         if let Some(order) = order {
             sink.busy.remove(&order);
         }
@@ -145,22 +225,27 @@ impl Sinks {
                 sink.dirty = true;
                 sink.beyond.insert(position);
                 sink.attempts.remove(&position);
-                None
+                sink.owed -= 1;
+                false
             }
             Settled::Dead(reason) => {
                 sink.dirty = true;
                 sink.beyond.insert(position);
                 let attempts = sink.attempts.remove(&position).unwrap_or(0) + 1;
-                Some(DeadLetter { sink: name.to_owned(), position, attempts, reason })
+                // In the same group as the progress that calls it settled: neither is ever there without the other.
+                let letter = DeadLetter { sink: name.to_owned(), position, attempts, reason };
+                sink.news.push(Record::DeadLetter(letter));
+                sink.owed -= 1;
+                true
             }
             Settled::Refused(_) => {
                 *sink.attempts.entry(position).or_default() += 1;
-                sink.waiting.insert(position, order);
-                None
+                sink.wait(position, order);
+                false
             }
             Settled::Released => {
-                sink.waiting.insert(position, order);
-                None
+                sink.wait(position, order);
+                false
             }
         }
     }
@@ -176,10 +261,14 @@ impl Sinks {
         sink.cursor = sink.cursor.max(next);
     }
 
-    /// Progress that the journal does not know yet.
+    /// Starts, dead letters and progress that the journal does not know yet.
     pub fn unwritten(&self) -> Vec<Record> {
         let mut records = Vec::new();
-        for (name, sink) in self.lock().iter_mut().filter(|(_, sink)| sink.dirty) {
+        for (name, sink) in self.lock().iter_mut() {
+            records.append(&mut sink.news);
+            if !sink.dirty {
+                continue;
+            }
             let watermark = sink.watermark();
             sink.beyond.retain(|position| *position > watermark);
             let beyond = sink.beyond.iter().copied().collect();
@@ -189,20 +278,59 @@ impl Sinks {
         records
     }
 
-    /// Progress could not be written: it is due again.
+    /// They could not be written: they are due again.
     pub fn not_written(&self, records: &[Record]) {
         let mut sinks = self.lock();
         for record in records {
-            if let Record::Progress(progress) = record
-                && let Some(sink) = sinks.get_mut(&progress.sink)
-            {
-                sink.dirty = true;
+            let name = match record {
+                Record::Progress(progress) => &progress.sink,
+                Record::DeadLetter(letter) => &letter.sink,
+                Record::SinkStart(start) => &start.sink,
+                _ => continue,
+            };
+            let Some(sink) = sinks.get_mut(name) else { continue };
+            match record {
+                Record::Progress(_) => sink.dirty = true,
+                news => sink.news.push(news.clone()),
             }
         }
     }
 }
 
+/// The order of a record that is owed to the sinks: `None` if nothing is owed, `Some(None)` if it names no order.
+pub fn owed(record: &Record) -> Option<Option<OrderKey>> {
+    match record {
+        Record::Notification(s) | Record::Settlement(s) => {
+            s.event?;
+            let source = s.source.as_str().as_bytes();
+            Some(s.order.as_ref().map(|order| Digest::of_parts([Some(source), Some(order.as_str().as_bytes())])))
+        }
+        Record::Redelivery(_) => Some(None),
+        _ => None,
+    }
+}
+
 impl Sink {
+    fn wait(&mut self, position: Position, order: Option<OrderKey>) {
+        if self.waiting.insert(position, order).is_none()
+            && let Some(order) = order
+        {
+            *self.queued.entry(order).or_default() += 1;
+        }
+    }
+
+    fn forget_waiting(&mut self, position: Position, order: Option<OrderKey>) {
+        self.waiting.remove(&position);
+        if let Some(order) = order
+            && let Some(count) = self.queued.get_mut(&order)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.queued.remove(&order);
+            }
+        }
+    }
+
     fn take(&mut self, position: Position, order: Option<OrderKey>, claimed: &mut Vec<(Position, u32)>) {
         self.claimed.insert(position, order);
         self.busy.extend(order);

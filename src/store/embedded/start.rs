@@ -3,6 +3,7 @@
 //! Opens the journal, again and again while the disk refuses; believes the index or builds it anew; fills the filter;
 //! then starts the committer. A start that cannot write is not ready and tries again: it never ends the process.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, sync_channel};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -15,12 +16,13 @@ use super::filter::Filter;
 use super::index::{Batch, Covered, Index};
 use super::journal::{Journal, Options as JournalOptions, ReadError, Reader};
 use super::overlay::Overlay;
-use super::rebuild::bring_up;
-use super::record::{Audit, Record};
-use super::sinks::Sinks;
+use super::rebuild::{RebuildError, bring_up};
+use super::record::{Audit, Progress, Record, Stamped};
+use super::sinks::{Sinks, owed};
 use super::state::{Keys, Value};
-use super::{Inner, Live, retention};
-use crate::event::Digest;
+use super::{Enlisted, Inner, Live, retention};
+use crate::config::SinkStart;
+use crate::event::{Digest, Position};
 use crate::seal::Seal;
 
 /// How long a start waits before it tries a refusing disk again.
@@ -50,7 +52,7 @@ fn run(inner: &Arc<Inner>) {
         filter: Arc::new(Filter::for_keys(reader.head().0.saturating_mul(4))),
         seal,
         keys,
-        sinks: Arc::new(Sinks::default()),
+        sinks: Arc::new(Sinks::for_segments(inner.options.segment_bytes)),
         turns: Arc::new(AtomicU64::new(0)),
         accounts: inner.options.accounts.clone(),
         store_id: journal.store_id(),
@@ -58,8 +60,13 @@ fn run(inner: &Arc<Inner>) {
     };
     inner.head.send_replace(reader.head());
     let live = inner.live.get_or_init(|| live);
+    // Before the keys: the relay has its own way to go on, and a long rebuild must not hold it up.
+    enlist(inner, live, &reader, covered.as_ref());
     let Some(pinned) = complete(inner, live, &reader, covered) else { return };
     pinned_progress(&pinned).into_iter().for_each(|progress| live.sinks.restore(progress));
+    if let Some(Value::DeadLetters(count)) = pinned.get(&keys.dead_letters()) {
+        inner.shared.dead_letters(*count);
+    }
     if let Some(Value::Horizon(position)) = pinned.get(&keys.horizon()) {
         inner.shared.set_horizon(*position);
     }
@@ -102,6 +109,99 @@ fn run(inner: &Arc<Inner>) {
         // `close` came before there was anybody to tell.
         let _ = jobs.send(Job::Close);
     }
+}
+
+/// Finds where the relay's sink goes on: from its newest record, or where a new one begins.
+fn enlist(inner: &Arc<Inner>, live: &Live, reader: &Reader, covered: Option<&Covered>) {
+    let Some(relay) = &inner.options.sink else {
+        inner.enlisted.send_replace(Enlisted::Yes);
+        return;
+    };
+    let found = match newest_progress(live, reader, covered, &relay.name) {
+        Ok(found) => found,
+        Err(error) => return inner.shared.fail(&chain_of(&error)),
+    };
+    match (found, relay.start) {
+        (Some(progress), _) => live.sinks.restore(progress),
+        (None, Some(SinkStart::Now)) => live.sinks.begin(&relay.name, reader.head()),
+        (None, Some(SinkStart::Beginning)) => live.sinks.begin(&relay.name, Position(0)),
+        (None, None) if holds_events(reader) => {
+            inner.enlisted.send_replace(Enlisted::NeedsStart);
+            return;
+        }
+        (None, None) => live.sinks.begin(&relay.name, Position(0)),
+    }
+    // Taken before anything is handed out: what is settled from here on is counted down as it is.
+    let owes =
+        Owed { after: live.sinks.watermark(&relay.name), up_to: reader.head(), but: live.sinks.beyond(&relay.name) };
+    inner.enlisted.send_replace(Enlisted::Yes);
+    // Those who wait for events look again.
+    inner.head.send_modify(|_| ());
+    let (store, name) = (Arc::clone(inner), relay.name.clone());
+    spawn(inner, "store-backlog", move || count_backlog(&store, &name, &owes));
+}
+
+/// A sink's newest record: above what the index covers by reading heads, newest first, else from the index; without
+/// an index from the heads alone.
+fn newest_progress(
+    live: &Live,
+    reader: &Reader,
+    covered: Option<&Covered>,
+    sink: &str,
+) -> Result<Option<Progress>, RebuildError> {
+    let covered_to = covered.map_or(Position(0), |covered| covered.position);
+    for stored in reader.heads_back(reader.head()) {
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(ReadError::Damaged { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if stored.position <= covered_to {
+            break;
+        }
+        match Stamped::decode(&stored.payload).map(|stamped| stamped.record) {
+            Some(Record::Progress(progress)) if progress.sink == sink => return Ok(Some(progress)),
+            Some(Record::SinkStart(start)) if start.sink == sink => {
+                return Ok(Some(Progress { sink: start.sink, watermark: start.after, beyond: Vec::new() }));
+            }
+            _ => {}
+        }
+    }
+    Ok(match live.index.get(&live.keys.sink(sink))? {
+        Some(Value::Sink(progress)) if covered.is_some() => Some(progress),
+        _ => None,
+    })
+}
+
+fn holds_events(reader: &Reader) -> bool {
+    let heads = reader.heads(Position(1)).filter_map(Result::ok);
+    heads.filter_map(|stored| Stamped::decode(&stored.payload)).any(|stamped| owed(&stamped.record).is_some())
+}
+
+/// What the relay's sink had not settled at the start.
+struct Owed {
+    after: Position,
+    up_to: Position,
+    but: BTreeSet<Position>,
+}
+
+/// Counts what the relay is owed from before this start, once; later events are counted as they come.
+fn count_backlog(inner: &Arc<Inner>, sink: &str, owes: &Owed) {
+    const AT_A_TIME: i64 = 1024;
+    let Some(live) = inner.live.get() else { return };
+    let mut events = 0;
+    for stored in live.reader.heads(Position(owes.after.0 + 1)) {
+        let Ok(stored) = stored else { continue };
+        if stored.position > owes.up_to || inner.shared.is_draining() {
+            break;
+        }
+        let event = Stamped::decode(&stored.payload).is_some_and(|stamped| owed(&stamped.record).is_some());
+        events += i64::from(event && !owes.but.contains(&stored.position));
+        if events == AT_A_TIME {
+            live.sinks.counted(sink, std::mem::take(&mut events));
+        }
+    }
+    live.sinks.counted(sink, events);
 }
 
 /// A panic of the committer must not leave a daemon that waits for ever.

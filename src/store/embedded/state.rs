@@ -102,6 +102,10 @@ impl Keys {
     pub fn clock(&self) -> Key {
         self.key(b'C', &[])
     }
+    /// How many events the sinks refused for good.
+    pub fn dead_letters(&self) -> Key {
+        self.key(b'D', &[])
+    }
     /// Up to where parts are gone.
     pub fn horizon(&self) -> Key {
         self.key(b'H', &[])
@@ -170,8 +174,14 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
                 super::record::Progress { sink: start.sink.clone(), watermark: start.after, beyond: Vec::new() };
             view.put(keys.sink(&start.sink), Value::Sink(progress));
         }
-        Record::DeadLetter(_) | Record::Redelivery(_) | Record::ReplayJob(_) | Record::Audit(_) | Record::Heartbeat => {
+        Record::DeadLetter(_) => {
+            let before = match view.get(&keys.dead_letters()) {
+                Some(Value::DeadLetters(count)) => count,
+                _ => 0,
+            };
+            view.put(keys.dead_letters(), Value::DeadLetters(before + 1));
         }
+        Record::Redelivery(_) | Record::ReplayJob(_) | Record::Audit(_) | Record::Heartbeat => {}
         Record::Horizon(horizon) => view.put(keys.horizon(), Value::Horizon(*horizon)),
     }
 }

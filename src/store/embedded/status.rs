@@ -23,6 +23,7 @@ pub struct Shared {
     index_lost: AtomicBool,
     damage: AtomicU64,
     horizon: AtomicU64,
+    dead_letters: AtomicU64,
     fatal: watch::Sender<Option<String>>,
 }
 
@@ -40,6 +41,7 @@ impl Default for Shared {
             index_lost: AtomicBool::new(false),
             damage: AtomicU64::new(0),
             horizon: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
             fatal: watch::Sender::new(None),
         }
     }
@@ -172,6 +174,10 @@ impl Shared {
     /// Whether everything is held because the store came from a backup.
     pub fn restored(&self) -> bool {
         self.restored.load(Ordering::Acquire)
+    }
+    /// Counts `more` events that a sink refused for good; returns how many there are.
+    pub fn dead_letters(&self, more: u64) -> u64 {
+        self.dead_letters.fetch_add(more, Ordering::AcqRel) + more
     }
     /// Places of damage since the store was made.
     pub fn damage(&self) -> u64 {

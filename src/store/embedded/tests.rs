@@ -50,6 +50,7 @@ impl Folder {
             clock: Arc::new(self.clock.clone()),
             metrics: None,
             progress_bar: false,
+            sink: None,
         }
     }
 

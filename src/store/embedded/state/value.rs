@@ -27,6 +27,8 @@ pub enum Value {
     Horizon(Position),
     /// The store came from a backup: everything is held.
     Restored(bool),
+    /// How many events the sinks refused for good.
+    DeadLetters(u64),
 }
 
 /// The notifications of one idempotency key.
@@ -321,8 +323,8 @@ impl Value {
             Self::Restored(restored) => {
                 out.put_number(1, (*restored).into());
             }
-            Self::Clock(newest) => {
-                out.put_number(1, *newest);
+            Self::Clock(number) | Self::DeadLetters(number) => {
+                out.put_number(1, *number);
             }
         }
         out.finish()
@@ -361,6 +363,7 @@ impl Value {
             b'R' => Self::Restored(fields.number(1) != 0),
             b'H' => Self::Horizon(position(1)),
             b'C' => Self::Clock(fields.number(1)),
+            b'D' => Self::DeadLetters(fields.number(1)),
             _ => return None,
         })
     }
@@ -472,8 +475,9 @@ mod tests {
             Value::Clock(1_795_162_530_123),
             Value::Horizon(Position(4)),
             Value::Restored(true),
+            Value::DeadLetters(3),
         ];
-        for (value, what) in values.into_iter().zip(*b"ISTOGPCHR") {
+        for (value, what) in values.into_iter().zip(*b"ISTOGPCHRD") {
             assert_eq!(Value::decode(what, &value.encode()), Some(value));
         }
     }
