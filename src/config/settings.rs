@@ -76,7 +76,7 @@ pub(super) fn admin(mut section: Section<'_>, listener: Option<&Listener>) -> Op
 pub(super) fn store(mut section: Section<'_>, listener: Option<&Listener>) -> Option<StoreSettings> {
     let path = section.required_text("path", "write the folder that keeps everything, as in \"/var/lib/quittance\"");
     let path = path.map(|path| section.document().base.join(path));
-    let segment_bytes = section.size("segment", 64 * MIB, 64 * KIB..=4 * GIB);
+    let segment_bytes = section.size("segment", 64 * MIB, 64 * KIB..=GIB);
     let largest = listener.map_or(0, |listener| (listener.max_body_bytes + listener.max_header_bytes) as u64);
     if segment_bytes < 4 * largest {
         let message = format!("{} holds fewer than four of the largest notifications", units::show_size(segment_bytes));
