@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -272,6 +272,13 @@ fn a_full_disk_is_503_and_unready_and_it_goes_on_when_there_is_room() {
     assert!(refusal.header("retry-after").is_some());
     assert_eq!(refusal.text(), "OK".replace("OK", &refusal.text()), "a fixed phrase");
     assert_ne!(refusal.text(), "OK");
+    // It lives on for longer than the index can put off writing: the index, too, must not end at a full disk.
+    let over = Instant::now() + Duration::from_millis(2500);
+    while Instant::now() < over {
+        let status = send(&daemon, number, &mut acknowledged).status;
+        assert!(status == 200 || status == 503, "{status}");
+        number += 1;
+    }
     eventually("it says that it is not ready", || {
         let answer = daemon.admin_get("/readyz");
         if answer.status == 503 && answer.json()["ready"] == false && answer.json()["reason"].is_string() {
