@@ -317,8 +317,9 @@ impl<'a> Carrier<'a> {
         self.relay.let_go(stall.suspects);
         self.dry = false;
         self.hold = Some(now + self.backoff.next(chance()));
-        // A queue that was deleted, a binding that is missing: what may be declared is declared again.
-        self.renew = stall.how == Refusal::Returned;
+        // A queue that was deleted, a binding that is missing: what may be declared is declared again. And RabbitMQ goes on
+        // to nack for a channel that once met a full queue, when it is a raised limit that makes room.
+        self.renew = stall.how != Refusal::Broke;
         self.relay.metrics.blocked(true);
         let why = match stall.how {
             Refusal::Returned => format!("no queue takes the events ({}): is one bound to the exchange?", stall.why),

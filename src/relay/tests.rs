@@ -122,6 +122,7 @@ fn options(path: &std::path::Path) -> Options {
         max_in_flight: 64,
         fulfil_never: false,
         restored: false,
+        restored_ended: false,
         confirm_clock: false,
         accounts: conformance::accounts(),
         clock: Arc::new(System),

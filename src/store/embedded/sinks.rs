@@ -350,11 +350,11 @@ mod tests {
 
     #[test]
     fn a_consumer_that_only_asked_is_still_owed_everything_after_a_restart() {
-        let sinks = Sinks::default();
+        let sinks = Sinks::for_segments(64 << 20);
         sinks.acknowledge("feed:shop", Position(0));
         let records = sinks.unwritten();
         assert!(sinks.unwritten().is_empty(), "once is enough");
-        let after_restart = Sinks::default();
+        let after_restart = Sinks::for_segments(64 << 20);
         for record in records {
             if let Record::Progress(progress) = record {
                 after_restart.restore(progress);
