@@ -133,8 +133,14 @@ impl Provider for PaygolLegacy {
         };
         let is_key = |name: &str| name.to_ascii_lowercase().starts_with("key");
         let keys = || fields.iter().filter(|(_, field)| is_key(&field.name) && !field.value.is_empty());
-        let cuts: Vec<Cut> = keys().map(|(place, field)| Cut { place: *place, range: field.range.clone() }).collect();
         let secrets: Vec<&[u8]> = keys().map(|(_, field)| field.value.as_bytes()).collect();
+        // A parameter that repeats the key is refused, and what is refused may be kept.
+        let repeats =
+            |value: &str| secrets.iter().any(|key| key.len() >= 8 && bearer::stands_in(key, value.as_bytes()));
+        let secret = fields
+            .iter()
+            .filter(|(_, field)| !field.value.is_empty() && (is_key(&field.name) || repeats(&field.value)));
+        let cuts: Vec<Cut> = secret.map(|(place, field)| Cut { place: *place, range: field.range.clone() }).collect();
         bearer::withhold_headers(&mut received.headers, &secrets);
         let statement = match self.judge(&fields) {
             Ok(statement) => statement,

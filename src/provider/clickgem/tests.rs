@@ -192,6 +192,8 @@ fn a_refused_request_is_not_kept_readable() {
     let refused = provider().verify(request).expect_err("it is refused");
     assert!(refused.may_be_genuine && !refused.received.headers.contains_key("referer"));
     assert!(refused.cuts.contains(&Cut { place: Place::Body, range: 14..34 }));
+    let misspelt = provider().verify(post("api_signature[]=abcdefgh")).expect_err("it is refused");
+    assert!(misspelt.cuts.contains(&Cut { place: Place::Body, range: 16..24 }));
     let unreadable = provider().verify(post("api_signature=%")).expect_err("it is refused");
     assert!(unreadable.cuts.contains(&Cut { place: Place::Body, range: 0..15 }));
 }

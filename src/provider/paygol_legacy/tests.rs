@@ -119,6 +119,8 @@ fn a_wrong_key_is_not_kept_readable_either() {
     let refused = verify(request).expect_err("it is refused");
     assert!(refused.may_be_genuine && refused.received.headers.is_empty());
     assert_eq!(&query[refused.cuts[0].range.clone()], SECRET.replace("ad31", "ad32"));
+    let repeated = verify(get(&format!("{L1}&foo=x{SECRET}"))).expect_err("it is refused");
+    assert_eq!(repeated.cuts.len(), 2, "the key, and the parameter that repeats it");
     let unreadable = verify(get(&format!("{L1}&a=%"))).expect_err("it is refused");
     assert_eq!(unreadable.cuts, [Cut { place: Place::Query, range: 0..L1.len() + 4 }]);
 }
