@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
-use super::{Embedded, Options};
+use super::{Embedded, Enlisted, Options, RelaySink};
 use crate::clock::{Clock, Manual};
-use crate::config::Retention;
+use crate::config::{Retention, SinkStart};
 use crate::event::{EventId, Position, Verdict};
 use crate::store::conformance::{self, Said, Subject, expectation, suite};
 use crate::store::{Outcome, Readiness, Settled, Store};
@@ -384,4 +384,93 @@ fn a_second_store_on_the_same_folder_is_refused() {
     let error = Embedded::open(folder.options()).expect_err("in use").to_string();
     assert!(error.contains(&std::process::id().to_string()), "{error}");
     store.close();
+}
+
+fn relay(start: Option<SinkStart>) -> Option<RelaySink> {
+    Some(RelaySink { name: "amqp".into(), start })
+}
+
+async fn pay(store: &Embedded, clock: &Manual, orders: std::ops::Range<u32>) {
+    for order in orders {
+        store.commit(Said::paid(&format!("S{order}"), &order.to_string()).verified(clock.now())).await.expect("kept");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_new_to_a_store_with_events_is_asked_where_it_begins() {
+    let mut folder = Folder::new();
+    let store = folder.start();
+    pay(&store, &folder.clock, 0..3).await;
+    store.close();
+    for (start, expected) in [(None, None), (Some(SinkStart::Now), Some(0)), (Some(SinkStart::Beginning), Some(3))] {
+        folder.kill();
+        let store = folder.start_with(Options { sink: relay(start), ..folder.options() });
+        let due = store.due("amqp", 10).expect("readable").len();
+        match expected {
+            None => assert_eq!((*store.enlisted().borrow(), due), (Enlisted::NeedsStart, 0)),
+            Some(count) => assert_eq!((*store.enlisted().borrow(), due), (Enlisted::Yes, count)),
+        }
+        store.close();
+        drop(store);
+        if start == Some(SinkStart::Now) {
+            // It has begun: whatever is said later changes nothing.
+            for later in [None, Some(SinkStart::Beginning)] {
+                let store = folder.start_with(Options { sink: relay(later), ..folder.options() });
+                assert_eq!(*store.enlisted().borrow(), Enlisted::Yes);
+                assert!(store.due("amqp", 10).expect("readable").is_empty());
+                store.close();
+            }
+            folder.at = folder.root.path().join((folder.generation - 1).to_string());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_of_a_new_store_needs_no_start_also_when_it_never_delivered() {
+    let folder = Folder::new();
+    let options = || Options { sink: relay(None), ..folder.options() };
+    let store = folder.start_with(options());
+    pay(&store, &folder.clock, 0..3).await;
+    store.close();
+    drop(store);
+    let store = folder.start_with(options());
+    assert_eq!(*store.enlisted().borrow(), Enlisted::Yes);
+    assert_eq!(store.due("amqp", 10).expect("readable").len(), 3);
+    store.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_goes_on_where_it_was_also_without_an_index() {
+    for keep_index in [true, false] {
+        let mut folder = Folder { keep_index, ..Folder::new() };
+        let options = |folder: &Folder| Options { sink: relay(None), ..folder.options() };
+        let store = folder.start_with(options(&folder));
+        pay(&store, &folder.clock, 0..6).await;
+        let due = store.due("amqp", 10).expect("readable");
+        store.settle("amqp", due[0].position, Settled::Delivered);
+        store.settle("amqp", due[2].position, Settled::Dead("refused".into()));
+        assert_eq!((store.figures().backlog, store.figures().dead_letters), (4, 1));
+        store.release("amqp");
+        store.close();
+        drop(store);
+        folder.kill();
+        let store = folder.start_with(options(&folder));
+        let mut backlog = 0;
+        for _ in 0..500 {
+            backlog = store.figures().backlog;
+            if backlog == 4 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((backlog, store.figures().dead_letters), (4, 1), "index kept: {keep_index}");
+        let again: Vec<_> = store.due("amqp", 10).expect("readable").iter().map(|due| due.event).collect();
+        let expected: Vec<_> = [1, 3, 4, 5].map(|n: usize| due[n].event).into();
+        assert_eq!(again, expected);
+        pay(&store, &folder.clock, 6..8).await;
+        assert_eq!(store.figures().backlog, 6);
+        folder.clock.set(folder.clock.now() + SignedDuration::from_secs(90));
+        assert!(store.figures().oldest >= Duration::from_secs(90));
+        store.close();
+    }
 }
