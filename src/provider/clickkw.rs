@@ -10,7 +10,7 @@ use super::{
     Answer, Bearer, Claim, Ordinary, Proof, Provider, Received, Refusal, RefusalStyle, Refused, Verified, bearer,
 };
 use crate::config::{self, Pages};
-use crate::event::{AccountName, Assurance, Details, Digest, Kind, OrderId, SourceName, Status, Verdict};
+use crate::event::{AccountName, Assurance, Details, Digest, Kind, OrderId, Reason, SourceName, Status, Verdict};
 use crate::store::Committed;
 
 const WORD: &str = "clickkw";
@@ -73,13 +73,22 @@ impl Provider for ClickKw {
         if !self.return_url.proves(&returned) {
             return Err(Refused::for_now(Refusal::WrongTag, received).cutting(cuts));
         }
-        let (word, success) = match (returned.text("message"), returned.text("message_type")) {
-            (Some("success"), Some("success")) => ("success", true),
-            (Some("error"), _) => ("error", false),
-            _ => return Err(Refused::for_now(Refusal::Malformed("neither success nor error"), received).cutting(cuts)),
+        let message = (returned.text("message"), returned.text("message_type"));
+        let (word, problems, claim) = match message {
+            (Some("success"), Some("success")) => ("success", vec![], Claim::Indicator { success: true, indicator }),
+            (Some("error"), _) => ("error", vec![], Claim::Indicator { success: false, indicator }),
+            // The tag is right, so it is kept and held; one of each for an order, whatever else it says.
+            (Some("success"), _) => ("odd", vec![Reason::Contradiction], Claim::Status(Status::Unknown)),
+            (Some(_), _) => ("other", vec![Reason::FieldSet], Claim::Status(Status::Unknown)),
+            (None, _) => return Err(Refused::for_now(Refusal::Malformed("no message"), received).cutting(cuts)),
         };
         let provider_fields = returned.told(INDICATOR);
-        let idempotency = Digest::of_parts([Some(returned.order.as_str().as_bytes())]);
+        let order = Some(returned.order.as_str().as_bytes());
+        let idempotency = match claim {
+            // The committer adds what the indicator is worth.
+            Claim::Indicator { .. } => Digest::of_parts([order]),
+            Claim::Status(_) => Digest::of_parts([order, Some(word.as_bytes())]),
+        };
         let details = Details { order_id: Some(returned.order), provider_fields, ..Details::default() };
         let digest = Verified::digest_of(Kind::Payment, &[("message", word)], &details);
         Ok(Verified {
@@ -91,12 +100,12 @@ impl Provider for ClickKw {
             scheme: "return-url",
             key: 1,
             kind: Kind::Payment,
-            claim: Claim::Indicator { success, indicator },
+            claim,
             details,
             assurance: Assurance::Browser,
             unproven: Vec::new(),
             ambiguity: None,
-            problems: Vec::new(),
+            problems,
             idempotency,
             digest,
             signed: None,

@@ -152,13 +152,9 @@ fn a_tag_belongs_to_one_order_of_one_source() {
 }
 
 #[test]
-fn what_is_neither_success_nor_error_is_refused() {
+fn what_says_nothing_or_cannot_be_read_is_refused() {
     for query in [
         "",
-        "message=success",
-        "message=success&message_type=wrong&indicator_status=x",
-        "message=Success&message_type=success",
-        "message=1&message_type=success",
         "message[]=success&message_type=success",
         "message=success&message=error&message_type=success",
         "message=success&message_type=success&x=%",
@@ -167,6 +163,22 @@ fn what_is_neither_success_nor_error_is_refused() {
     }
     let post = Received { method: Method::POST, ..get(&rest("42"), Some(&success())) };
     assert_eq!(provider().verify(post).expect_err("it is refused").refusal, Refusal::Method);
+}
+
+#[test]
+fn a_message_that_nobody_knows_is_kept_and_held_once_for_an_order() {
+    let of = |query: &str| provider().verify(get(&rest("42"), Some(query))).expect("its tag is right");
+    let contradicting = ["message=success", "message=success&message_type=wrong&indicator_status=x"].map(of);
+    let unknown = ["message=Success&message_type=success", "message=1&message_type=success"].map(of);
+    for (verified, problem) in
+        contradicting.iter().zip([Reason::Contradiction; 2]).chain(unknown.iter().zip([Reason::FieldSet; 2]))
+    {
+        assert!(matches!(verified.claim, Claim::Status(Status::Unknown)));
+        assert_eq!(verified.problems, [problem]);
+    }
+    assert_eq!(contradicting[0].idempotency, contradicting[1].idempotency);
+    assert_eq!(unknown[0].idempotency, unknown[1].idempotency);
+    assert_ne!(unknown[0].idempotency, contradicting[0].idempotency);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 pub mod value;
 
 use super::record::{Expected, Record, Stamped, Statement, millis};
-use crate::event::{AccountName, Digest, Kind, OrderId, Position, SourceName, Status};
+use crate::event::{AccountName, Digest, Kind, OrderId, Position, Reason, SourceName, Status};
 use crate::provider::SignedString;
 use crate::store::KeptOutcome;
 pub use value::{Bound, Expectation, Lane, Order, Seen, Session, SignedOnce, Summary, Told, Value};
@@ -257,7 +257,9 @@ fn enter_order(view: &mut impl View, keys: &Keys, position: Position, statement:
         lane.final_kept = true;
         lane.paid |= statement.status == Status::Paid;
     }
-    if statement.indicator.is_some() && !statement.indicator_right {
+    // Click KW alone says `unknown` of a success whose indicator, if there is one, is not right.
+    let odd = statement.reasons.contains(&Reason::FieldSet) || statement.reasons.contains(&Reason::Contradiction);
+    if statement.provider == "clickkw" && statement.status == Status::Unknown && !odd {
         lane.wrong = lane.wrong.saturating_add(1);
     }
     if let Some(settled) = statement.settles {
