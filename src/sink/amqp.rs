@@ -3,7 +3,7 @@
 //! lapin is kept on a short leash: its recovery is off (the relay always begins with a new connection), its sockets are
 //! opened here, so that they have timeouts and can be cut, and its word for which message was returned is not
 //! believed: it hands a return to whichever confirm comes next. A return is matched by its `message_id`, and a
-//! confirm counts only when no return can be behind it any more ([`Line::look_behind`]).
+//! confirm counts only when no return can be behind it any more (`Line::look_behind`).
 
 mod places;
 
@@ -128,6 +128,7 @@ enum Word {
 }
 
 /// What comes out of the messages that are on their way.
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 enum Landing {
     Told(u64, lapin::Result<Confirmation>),
     /// Everything that was told before this was queued has come out.
