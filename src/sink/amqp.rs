@@ -130,7 +130,7 @@ enum Word {
 /// What comes out of the messages that are on their way.
 #[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 enum Landing {
-    Told(u64, lapin::Result<Confirmation>),
+    Told(u64, Box<lapin::Result<Confirmation>>),
     /// Everything that was told before this was queued has come out.
     Mark,
 }
@@ -472,29 +472,38 @@ impl Line {
 
     fn landed(&mut self, landing: Landing) {
         match landing {
-            Landing::Told(number, Ok(Confirmation::Ack(returned))) => self.confirmed(number, Word::Ack, returned),
-            Landing::Told(number, Ok(Confirmation::Nack(returned))) => self.confirmed(number, Word::Nack, returned),
+            Landing::Told(number, told) => self.heard(number, *told),
+            Landing::Mark => self.settled(),
+        }
+        if self.marked.is_empty() && !self.told.is_empty() {
+            self.look_behind();
+        }
+    }
+
+    fn heard(&mut self, number: u64, what: lapin::Result<Confirmation>) {
+        match what {
+            Ok(Confirmation::Ack(returned)) => self.confirmed(number, Word::Ack, returned),
+            Ok(Confirmation::Nack(returned)) => self.confirmed(number, Word::Nack, returned),
             // Channels without confirms are not used.
-            Landing::Told(_, Ok(Confirmation::NotRequested)) => self.ended(None, "the channel does not confirm"),
-            Landing::Told(_, Err(error)) => {
+            Ok(Confirmation::NotRequested) => self.ended(None, "the channel does not confirm"),
+            Err(error) => {
                 let of_channel =
                     error.is_amqp_soft_error() || matches!(error.kind(), ErrorKind::InvalidChannelState(..));
                 let (code, said) = said(&error);
                 self.ended(Some(of_channel && self.connection.status().connected()), &told(code, &said));
             }
-            Landing::Mark => {
-                for (number, word) in std::mem::take(&mut self.marked) {
-                    let Some(open) = self.open.remove(&number) else { continue };
-                    self.reports.push_back(match (open.returned, word) {
-                        (Some(why), _) => Report::Returned(open.position, why),
-                        (None, Word::Ack) => Report::Took(open.position),
-                        (None, Word::Nack) => Report::Nacked(open.position, "the broker nacked it".to_owned()),
-                    });
-                }
-            }
         }
-        if self.marked.is_empty() && !self.told.is_empty() {
-            self.look_behind();
+    }
+
+    /// Nothing can be behind these any more.
+    fn settled(&mut self) {
+        for (number, word) in std::mem::take(&mut self.marked) {
+            let Some(open) = self.open.remove(&number) else { continue };
+            self.reports.push_back(match (open.returned, word) {
+                (Some(why), _) => Report::Returned(open.position, why),
+                (None, Word::Ack) => Report::Took(open.position),
+                (None, Word::Nack) => Report::Nacked(open.position, "the broker nacked it".to_owned()),
+            });
         }
     }
 
@@ -589,7 +598,7 @@ impl Link for Line {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
             };
-            Landing::Told(number, told)
+            Landing::Told(number, Box::new(told))
         }));
     }
 
