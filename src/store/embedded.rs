@@ -430,11 +430,17 @@ impl Store for Embedded {
         if let Some(jobs) = self.0.live.get().and_then(|live| live.jobs.get()) {
             let _ = jobs.send(Job::Close);
         }
-        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            let name = thread.thread().name().unwrap_or("a thread").to_owned();
-            if thread.join().is_err() {
-                tracing::error!(thread = name, "a thread of the store panicked");
+        // A start that is still under way makes more threads before its own ends.
+        loop {
+            let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+            if threads.is_empty() {
+                break;
+            }
+            for thread in threads {
+                let name = thread.thread().name().unwrap_or("a thread").to_owned();
+                if thread.join().is_err() {
+                    tracing::error!(thread = name, "a thread of the store panicked");
+                }
             }
         }
     }

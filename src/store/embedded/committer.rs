@@ -3,6 +3,8 @@
 //! **Invariant:** nobody is answered with success, and no reader sees anything of a group, before its `fdatasync`
 //! returned. What a group changed in memory is taken back if it could not be written.
 
+mod expectation;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
@@ -11,17 +13,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::decide::{Circumstances, Decision, clock_is_doubtful, decide, redecide, settle_json};
+use super::decide::{Circumstances, Decision, clock_is_doubtful, decide};
 use super::filter::Filter;
 use super::index::{Batch, Covered, Index};
 use super::journal::{AppendError, Entry, Journal, Prepared as Rewriting, Reader, RewriteError};
 use super::overlay::{Look, Overlay, Preloaded};
-use super::record::{Expected, Progress, Record, Stamped, Statement, millis};
+use super::record::{Expected, Progress, Record, Stamped};
 use super::sinks::{Sinks, owed};
 use super::state::{self, Key, Keys, Value, View};
 use super::status::Shared;
 use crate::clock::Clock;
-use crate::event::{AccountName, Digest, Kind, OrderId, Position, Status, Verdict};
+use crate::event::{Digest, Position};
 use crate::metrics::CommitMetrics;
 use crate::provider::Verified;
 use crate::store::{Committed, ExpectError, Registered, Unavailable};
@@ -34,7 +36,6 @@ const TICK: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_millis(800);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(3600);
 const HAND_OVER_AT: usize = 4096;
-const OPEN_SESSIONS: usize = 8;
 
 /// Something for the committer to do.
 pub enum Job {
@@ -131,8 +132,8 @@ struct Group {
     progress: Vec<Record>,
     /// Records that the sinks are owed.
     events: usize,
-    /// Nothing in it needs the disk's free space.
-    reserved: bool,
+    /// Something in it must not take the room kept in reserve.
+    needs_room: bool,
 }
 
 #[derive(Default)]
@@ -207,20 +208,42 @@ impl Committer {
     fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {
         match job {
             Job::Notification(job) => rhythm.suspect |= !self.take_notification(*job, group, circumstances),
-            Job::Expectation(job) => self.take_expectation(*job, group, circumstances),
+            Job::Expectation(job) => rhythm.suspect |= !self.take_expectation(*job, group, circumstances),
             Job::Append(records, reply) => {
+                let alone = self.shared.is_full() && !records.iter().any(needs_room);
+                if alone {
+                    // What may use the reserve must not fail with what may not.
+                    self.commit(std::mem::take(group));
+                }
                 for record in records {
                     self.enter(record, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
                 }
                 group.answers.push(Box::new(move |result| sent(reply.send(result))));
+                if alone {
+                    self.commit(std::mem::take(group));
+                }
             }
             Job::Look(keys, reply) => {
                 let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
                 let values = keys.iter().map(|key| look.get(key)).collect();
-                let _ = reply.try_send(values);
+                rhythm.suspect |= look.failed.is_some();
+                if look.failed.is_none() {
+                    // Told after the sync: whoever asks must not see what may yet be taken back.
+                    group.answers.push(Box::new(move |result| {
+                        if result.is_ok() {
+                            sent(reply.try_send(values));
+                        }
+                    }));
+                }
             }
             Job::Close => {}
             Job::Install(rewriting, forget, reply) => {
+                // One that was contradicted meanwhile is needed after all, and its head with it.
+                let needed = |key: &Key| matches!(self.overlay.find(key), Some(Value::Seen(s)) if !s.twins.is_empty());
+                if forget.iter().any(needed) {
+                    sent(reply.try_send(false));
+                    return;
+                }
                 let installed = self.journal.install(*rewriting);
                 if let Err(error) = &installed {
                     tracing::error!(error = %chain_of(error), "a rewritten segment could not take its place");
@@ -228,7 +251,9 @@ impl Committer {
                         self.shared.fail("a rewritten segment could not be synced");
                     }
                 }
-                rhythm.forget.extend(forget);
+                if installed.is_ok() {
+                    rhythm.forget.extend(forget);
+                }
                 let _ = reply.try_send(installed.is_ok());
             }
         }
@@ -240,11 +265,12 @@ impl Committer {
         let mut look = look(&mut self.overlay, &self.filter, &self.index, Some(&job.preloaded));
         let rivals = job.rivals.as_deref();
         let decision = decide(&mut look, &self.keys, position, &job.verified, job.indicator, rivals, circumstances);
-        if look.failed.is_some() {
-            let _ = job.reply.send(Err(Unavailable::Storage));
+        let failed = look.failed.is_some();
+        let reply = job.reply;
+        if failed {
+            sent(reply.send(Err(Unavailable::Storage)));
             return false;
         }
-        let reply = job.reply;
         match decision {
             Decision::Known(committed) => {
                 group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| committed)))));
@@ -283,156 +309,57 @@ impl Committer {
             // What deciding looked at is remembered, so this is not the disk: nothing that follows could be trusted.
             self.shared.fail(&format!("a record could not be entered: {}", chain_of(&error)));
         }
+        group.needs_room |= needs_room(&stamped.record);
         let entry =
             Entry { payload: stamped.encode(), raw, raw_hash, event_hash: Digest::of(&event), event, fingerprints };
         group.bytes += entry.payload.len() + entry.raw.len() + entry.event.len();
         group.entries.push(entry);
     }
 
-    fn take_expectation(&mut self, job: Registering, group: &mut Group, circumstances: &Circumstances) {
-        let Registering { expected, reply } = job;
-        let now = millis(self.clock.now());
-        let key = self.keys.order(&expected.account, &expected.order);
+    /// What is known of an order; an unknown one is empty. `None` where that could not be read.
+    fn order(&mut self, key: &Key) -> Option<state::Order> {
         let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
-        let order = match look.get(&key) {
+        let value = look.get(key);
+        look.failed.is_none().then(|| match value {
             Some(Value::Order(order)) => order,
             _ => state::Order::default(),
-        };
-        // What a late expectation may settle is looked up now, so that it cannot fail half way.
-        let getid = expected.session.as_ref().map(|session| self.keys.getid(&expected.account, session));
-        getid.into_iter().for_each(|key| drop(look.get(&key)));
-        if look.failed.is_some() {
-            let _ = reply.send(Err(ExpectError::Unavailable(Unavailable::Storage)));
-            return;
-        }
-        if let Some(known) = order.expectation(expected.kind) {
-            let same = |session: &&state::Session| {
-                session.session == expected.session && session.indicator == expected.indicator
-            };
-            let existing = known.sessions.iter().find(same).filter(|_| known.amount == expected.amount);
-            if let Some(session) = existing.filter(|s| s.expires_at > now || known.fulfilled_by.is_some()) {
-                let expires_at = super::record::time(session.expires_at);
-                let registered = Registered { existed: true, expires_at };
-                group.answers.push(Box::new(move |result| {
-                    sent(reply.send(result.map(|()| registered).map_err(ExpectError::from)));
-                }));
-                return;
-            }
-            let open = known.is_open(now);
-            let sessions = known.sessions.iter().filter(|session| session.expires_at > now).count();
-            let refusal = match open {
-                true if known.amount != expected.amount => Some(ExpectError::Contradicts),
-                true if sessions >= OPEN_SESSIONS => Some(ExpectError::TooManyOpen),
-                _ => None,
-            };
-            if let Some(refusal) = refusal {
-                let _ = reply.send(Err(refusal));
-                return;
-            }
-        }
-        let registered = Registered { existed: false, expires_at: expected.expires_at };
-        let (account, order_id, kind) = (expected.account.clone(), expected.order.clone(), expected.kind);
-        let record = Record::Expectation(Box::new(expected));
-        self.enter(record, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
-        self.settle_held(&account, &order_id, kind, group, circumstances);
-        group.answers.push(Box::new(move |result| {
-            sent(reply.send(result.map(|()| registered).map_err(ExpectError::from)));
-        }));
-    }
-
-    /// Judges the order's held events again, now that something is expected.
-    fn settle_held(
-        &mut self,
-        account: &AccountName,
-        order_id: &OrderId,
-        kind: Kind,
-        group: &mut Group,
-        circumstances: &Circumstances,
-    ) {
-        let key = self.keys.order(account, order_id);
-        let Some(Value::Order(order)) = look(&mut self.overlay, &self.filter, &self.index, None).get(&key) else {
-            return;
-        };
-        let held: Vec<Position> = order.lanes.iter().flat_map(|lane| &lane.held).map(|(at, _)| *at).collect();
-        for at in held {
-            let Some((statement, event)) = self.held(at, group).filter(|(held, _)| held.kind == kind) else { continue };
-            if let Some((settled, json)) = self.judge_again(&key, &statement, &event, group, circumstances) {
-                let record = Record::Settlement(Box::new(settled));
-                self.enter(record, Bytes::new(), Digest::of(b""), json, group, circumstances);
-            }
-        }
-    }
-
-    /// A held statement and its event's JSON: from the journal, or from the group that is not in it yet.
-    fn held(&self, at: Position, group: &Group) -> Option<(Box<Statement>, Bytes)> {
-        let in_group = at.0.checked_sub(self.journal.next_position().0);
-        let (payload, event) = match in_group.and_then(|index| group.entries.get(usize::try_from(index).ok()?)) {
-            Some(entry) => (Bytes::copy_from_slice(&entry.payload), Bytes::copy_from_slice(&entry.event)),
-            None => match self.reader.read(at) {
-                Ok(stored) => stored.and_then(|stored| Some((stored.payload, stored.event?)))?,
-                Err(error) => {
-                    tracing::warn!(error = %chain_of(&error), "a held event could not be read to be judged again");
-                    return None;
-                }
-            },
-        };
-        match Stamped::decode(&payload)?.record {
-            Record::Notification(statement) | Record::Settlement(statement) => Some((statement, event)),
-            _ => None,
-        }
-    }
-
-    fn judge_again(
-        &mut self,
-        order: &Key,
-        held: &Statement,
-        event: &Bytes,
-        group: &Group,
-        circumstances: &Circumstances,
-    ) -> Option<(Statement, Vec<u8>)> {
-        let position = self.position(group);
-        let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
-        let Some(Value::Order(state)) = look.get(order) else { return None };
-        let expectation = state.expectation(held.kind)?;
-        let told = [held.status, Status::Paid].into_iter().any(|status| {
-            let (transaction, order) = (held.transaction.as_deref(), held.order.as_ref());
-            let key = self.keys.told(&held.account, held.kind, transaction, order, status);
-            key.is_some_and(|key| look.get(&key).is_some())
-        });
-        let string_told = held.signed.as_ref().is_some_and(|signed| {
-            matches!(look.get(&self.keys.signed(signed)), Some(Value::Signed(once)) if once.told || once.others > 0)
-        });
-        let mut settled = redecide(position, held, expectation, circumstances, told || string_told)?;
-        let lane = state.find_lane(&held.source);
-        settled.sequence = super::decide::next_sequence(lane);
-        settled.stale = lane.is_some_and(|lane| lane.final_kept) && held.status != settled.status;
-        let json = settle_json(event, &settled, &expectation.amount, settled.stale)?;
-        debug_assert!(settled.verdict != Verdict::Hold, "only what is told settles");
-        Some((settled, json))
+        })
     }
 
     /// Adds what rides in the next group: progress, the heartbeat, a try whether the disk has room again.
     fn ride_along(&mut self, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances, idle: bool) {
         if due(rhythm.progress, PROGRESS_EVERY) {
-            group.progress = self.sinks.unwritten();
-            if !group.progress.is_empty() {
+            let progress = self.sinks.unwritten();
+            if !progress.is_empty() {
                 rhythm.progress = Some(Instant::now());
+                if self.shared.is_full() {
+                    // Alone, it may use the reserve.
+                    self.commit(std::mem::take(group));
+                }
             }
-            group.reserved = group.entries.is_empty();
-            for record in group.progress.clone() {
+            for record in progress.clone() {
                 self.enter(record, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
+            }
+            group.progress = progress;
+            if self.shared.is_full() {
+                self.commit(std::mem::take(group));
             }
         }
         let alive = due(rhythm.heartbeat, HEARTBEAT_EVERY) && !circumstances.clock_alarm;
         let retry = self.shared.is_full() && idle && due(rhythm.retry, Duration::from_secs(1));
         if alive || retry {
             (rhythm.heartbeat, rhythm.retry) = (Some(Instant::now()), Some(Instant::now()));
-            group.reserved = false;
             self.enter(Record::Heartbeat, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
         }
     }
 
     fn commit(&mut self, group: Group) {
+        if self.shared.has_failed() {
+            // The state in memory may be wrong, so nothing that was decided by it may last.
+            self.overlay.take_back();
+            group.answers.into_iter().for_each(|answer| answer(Err(Unavailable::Storage)));
+            return;
+        }
         if group.entries.is_empty() {
             drop(self.overlay.keep());
             group.answers.into_iter().for_each(|answer| answer(Ok(())));
@@ -440,9 +367,9 @@ impl Committer {
         }
         let began = Instant::now();
         failpoint("before-append");
-        let appended = match group.reserved {
-            true => self.journal.append_reserved(&group.entries),
-            false => self.journal.append(&group.entries),
+        let appended = match group.needs_room {
+            false => self.journal.append_reserved(&group.entries),
+            true => self.journal.append(&group.entries),
         };
         failpoint("after-append");
         match appended {
@@ -457,6 +384,10 @@ impl Committer {
                     metrics.observe_batch(group.entries.len());
                 }
                 self.shared.wrote(appended.last, appended.chain);
+                if group.needs_room {
+                    // What fits into the reserve says nothing about the room beside it.
+                    self.shared.recovered();
+                }
                 self.sinks.written(group.events);
                 self.head.send_replace(appended.last);
                 group.answers.into_iter().for_each(|answer| answer(Ok(())));
@@ -475,6 +406,9 @@ impl Committer {
     }
 
     fn turn_to_index(&mut self, rhythm: &mut Rhythm) {
+        if self.shared.has_failed() {
+            return; // the next start must not find what may be wrong
+        }
         self.overlay.finished(self.turns.load(Ordering::Acquire));
         let waiting = self.overlay.waiting();
         let wanted =
@@ -510,7 +444,7 @@ impl Committer {
         // The index's thread takes the last batch when it is done with the one before.
         for _ in 0..100 {
             self.turn_to_index(&mut rhythm);
-            if self.overlay.waiting() == 0 && !self.overlay.is_flushing() {
+            if self.shared.has_failed() || self.overlay.waiting() == 0 && !self.overlay.is_flushing() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -518,6 +452,21 @@ impl Committer {
         if let Err(error) = self.journal.close() {
             tracing::error!(error = %chain_of(&error), "the journal could not be ended with a mark");
         }
+    }
+}
+
+/// Whether a record must not take the room kept in reserve: all but what lets the relay go on and room be made.
+fn needs_room(record: &Record) -> bool {
+    match record {
+        Record::Progress(_) | Record::SinkStart(_) | Record::DeadLetter(_) | Record::Horizon(_) | Record::Audit(_) => {
+            false
+        }
+        Record::Notification(_)
+        | Record::Settlement(_)
+        | Record::Expectation(_)
+        | Record::Redelivery(_)
+        | Record::ReplayJob(_)
+        | Record::Heartbeat => true,
     }
 }
 

@@ -124,6 +124,25 @@ impl Index {
         Ok(found)
     }
 
+    /// Everything that is in it.
+    #[cfg(test)]
+    pub fn all(&self) -> std::collections::BTreeMap<Key, Value> {
+        let db = self.db.read().expect("whole");
+        let entries = db.as_ref().expect("open").iter().map(|entry| entry.expect("readable"));
+        let values = entries.filter_map(|(key, bytes)| {
+            let key = Key(<[u8; 17]>::try_from(&*key).ok()?);
+            Some((key, Value::decode(key.what(), &bytes).expect("reads")))
+        });
+        values.collect()
+    }
+
+    /// Puts something there that does not read.
+    #[cfg(test)]
+    pub fn spoil(&self, key: &Key) {
+        let db = self.db.read().expect("whole");
+        db.as_ref().expect("open").insert(key.0, b"\xff\xff").expect("written");
+    }
+
     /// Writes values and what is covered with them, together or not at all.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ impl Overlay {
     }
 
     /// What stands in one of the three hands.
-    fn find(&self, key: &Key) -> Option<&Value> {
+    pub fn find(&self, key: &Key) -> Option<&Value> {
         self.current
             .get(key)
             .or_else(|| self.flushing.as_ref().and_then(|batch| batch.get(key)))

@@ -19,6 +19,12 @@ pub enum RebuildError {
     /// The journal.
     #[error("reading the journal")]
     Journal(#[from] ReadError),
+    /// A whole record says what this version does not know. Left out, its keys would be called new.
+    #[error("the record at position {0} was written by a newer version: start that one again")]
+    Newer(Position),
+    /// The store is closed meanwhile. What was built stays good: the next start goes on from there.
+    #[error("stopped")]
+    Stopped,
 }
 
 /// Reads every head above what `covered` says and enters it. Returns the values that are always in memory.
@@ -48,9 +54,8 @@ pub fn bring_up(
         if stored.position > head {
             break;
         }
-        if let Some(stamped) = Stamped::decode(&stored.payload) {
-            state::apply(&mut build, keys, stored.position, &stamped);
-        }
+        let stamped = Stamped::decode(&stored.payload).ok_or(RebuildError::Newer(stored.position))?;
+        state::apply(&mut build, keys, stored.position, &stamped);
         last = Covered { position: stored.position, chain: stored.chain };
         if let Some(error) = build.failed.take() {
             return Err(error.into());
@@ -58,6 +63,9 @@ pub fn bring_up(
         if build.batch.len() >= BATCH {
             index.write(&std::mem::take(&mut build.batch), last)?;
             shared.set_progress(stored.position.0 - from, head.0 - from);
+            if shared.is_draining() {
+                return Err(RebuildError::Stopped);
+            }
         }
     }
     if head.0 > from || covered.is_none() {

@@ -4,7 +4,8 @@
 //! claimed order is parked up to a bound, then the walk through the journal waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::record::{DeadLetter, Progress, Record, SinkStart};
 use crate::event::{Digest, Position};
@@ -22,6 +23,8 @@ pub type OrderKey = Digest;
 #[derive(Debug)]
 pub struct Sinks {
     sinks: Mutex<BTreeMap<String, Sink>>,
+    /// Events written that no sink's count holds yet.
+    unseen: AtomicI64,
     /// How many events may be settled beyond one that is not.
     beyond: usize,
 }
@@ -71,11 +74,16 @@ impl Sinks {
     /// For a journal whose segments have this size: a record of progress must stay a small part of one.
     pub fn for_segments(bytes: u64) -> Self {
         let share = usize::try_from(bytes / 64).unwrap_or(BEYOND);
-        Self { sinks: Mutex::default(), beyond: share.clamp(64, BEYOND) }
+        Self { sinks: Mutex::default(), unseen: AtomicI64::new(0), beyond: share.clamp(64, BEYOND) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Sink>> {
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let unseen = self.unseen.swap(0, Ordering::AcqRel);
+        if unseen != 0 {
+            sinks.values_mut().for_each(|sink| sink.owed += unseen);
+        }
+        sinks
     }
 
     /// Restores a sink from its last progress. One that is at work already knows better.
@@ -118,8 +126,8 @@ impl Sinks {
 
     /// Events were written: every sink is owed them.
     pub fn written(&self, events: usize) {
-        let events = i64::try_from(events).unwrap_or(i64::MAX);
-        self.lock().values_mut().for_each(|sink| sink.owed += events);
+        // Counted by whoever has the lock next: a claim reads the disk under it, and no answer waits for that.
+        self.unseen.fetch_add(i64::try_from(events).unwrap_or(i64::MAX), Ordering::AcqRel);
     }
 
     /// How many events a sink is owed, and where the oldest of them may be.
@@ -264,7 +272,13 @@ impl Sinks {
     /// Starts, dead letters and progress that the journal does not know yet.
     pub fn unwritten(&self) -> Vec<Record> {
         let mut records = Vec::new();
-        for (name, sink) in self.lock().iter_mut() {
+        // A claim reads the disk under this lock, and no answer waits for that: the next group tries again.
+        let mut sinks = match self.sinks.try_lock() {
+            Ok(sinks) => sinks,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return records,
+        };
+        for (name, sink) in sinks.iter_mut() {
             records.append(&mut sink.news);
             if !sink.dirty {
                 continue;

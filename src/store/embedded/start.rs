@@ -34,8 +34,15 @@ pub(super) fn begin(inner: &Arc<Inner>) {
     spawn(inner, "store-start", move || run(&store));
 }
 
-fn spawn(inner: &Arc<Inner>, name: &str, work: impl FnOnce() + Send + 'static) {
-    match std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+/// A panic of a thread (sled has been seen to) must not leave a daemon that waits for it for ever.
+pub(super) fn spawn(inner: &Arc<Inner>, name: &'static str, work: impl FnOnce() + Send + 'static) {
+    let store = Arc::clone(inner);
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            store.shared.fail(&format!("the thread {name} panicked"));
+        }
+    };
+    match std::thread::Builder::new().name(name.to_owned()).spawn(guarded) {
         Ok(thread) => inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread),
         Err(error) => inner.shared.fail(&format!("a thread could not be started: {error}")),
     }
@@ -91,11 +98,10 @@ fn run(inner: &Arc<Inner>) {
     spawn(inner, "store-index", move || {
         if let Some(live) = store.live.get() {
             let build = || build_anew(&store, live);
-            guarded(&store.shared, || index_thread(&live.index, &batches, &live.turns, &store.shared, build));
+            index_thread(&live.index, &batches, &live.turns, &store.shared, build);
         }
     });
-    let shared = Arc::clone(&inner.shared);
-    spawn(inner, "store-commit", move || guarded(&shared, || committer.run(&queue)));
+    spawn(inner, "store-commit", move || committer.run(&queue));
     note_circumstances(inner, &jobs);
     if live.jobs.set(jobs).is_err() {
         inner.shared.fail("the store was started twice");
@@ -202,13 +208,6 @@ fn count_backlog(inner: &Arc<Inner>, sink: &str, owes: &Owed) {
         }
     }
     live.sinks.counted(sink, events);
-}
-
-/// A panic of the committer must not leave a daemon that waits for ever.
-fn guarded(shared: &super::status::Shared, work: impl FnOnce()) {
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-        shared.fail("the committer panicked");
-    }
 }
 
 fn note_circumstances(inner: &Inner, jobs: &mpsc::SyncSender<Job>) {
@@ -350,6 +349,7 @@ fn complete(inner: &Inner, live: &Live, reader: &Reader, covered: Option<Covered
     });
     let pinned = match done {
         Ok(pinned) => pinned,
+        Err(RebuildError::Stopped) => return None,
         Err(error) => {
             // The next start must not believe what half a build left behind.
             let _ = live.index.disown();

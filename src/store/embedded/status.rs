@@ -66,7 +66,6 @@ impl Shared {
     pub fn wrote(&self, head: Position, chain: Digest) {
         self.head.store(head.0, Ordering::Release);
         *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
-        self.recovered();
     }
     /// The disk takes what it is given.
     pub fn recovered(&self) {

@@ -1,5 +1,7 @@
 //! The embedded store against the suite of every store, and against a model of ten lines.
 
+mod failures;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,72 @@
+//! What fails beside the journal: the index, a thread, a reader that holds a lock.
+
+use std::sync::mpsc::channel;
+
+use super::super::start;
+use super::*;
+use crate::event::OrderId;
+use crate::store::{ExpectError, Unavailable};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_unreadable_index_would_have_told_is_neither_kept_nor_answered() {
+    let folder = Folder::new();
+    let store = folder.start();
+    let at = folder.clock.now();
+    store.expect(expectation("paygol", "A", "7500", "CLP", at)).await.expect("registered");
+    store.close();
+    drop(store);
+    let store = folder.start();
+    let live = store.0.live.get().expect("open");
+    let account = conformance::accounts().remove(&conformance::name("paygol")).expect("known");
+    live.index.spoil(&live.keys.order(&account, &OrderId::new("A").expect("an order")));
+    let head = store.figures().head;
+    // Taken for an unknown order, another amount would be registered beside the first.
+    let other = store.expect(expectation("paygol", "A", "1", "CLP", at)).await;
+    assert_eq!(other, Err(ExpectError::Unavailable(Unavailable::Storage)));
+    assert_eq!(store.figures().head, head);
+    store.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_that_panics_ends_the_process_instead_of_being_waited_for() {
+    let folder = Folder::new();
+    let store = folder.start();
+    start::spawn(&store.0, "store-index", || panic!("as sled does"));
+    conformance::until("the store fails", || store.fatal().borrow().is_some()).await;
+    assert_eq!(store.commit(Said::paid("A", "1").verified(folder.clock.now())).await, Err(Unavailable::Storage));
+    store.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_reads_the_disk_holds_no_answer_up() {
+    let folder = Folder::new();
+    let store = folder.start();
+    let (began, begun) = channel();
+    let (go_on, wait) = channel::<()>();
+    let sinks = Arc::clone(&store.0.live.get().expect("open").sinks);
+    let claiming = std::thread::spawn(move || {
+        let _ = sinks.claim("amqp", 1, |from, _| {
+            began.send(()).expect("heard");
+            let _ = wait.recv_timeout(Duration::from_secs(20));
+            Ok::<_, ()>((Vec::new(), from))
+        });
+    });
+    begun.recv().expect("the claim is under way");
+    let answer = store.commit(Said::paid("A", "1").verified(folder.clock.now()));
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+    let _ = go_on.send(());
+    claiming.join().expect("ends");
+    assert!(answer.expect("answered meanwhile").is_ok());
+    store.close();
+}
+
+#[test]
+fn a_store_that_is_closed_while_it_starts_leaves_no_thread_behind() {
+    let folder = Folder::new();
+    for _ in 0..20 {
+        let store = Embedded::open(folder.options()).expect("not in use");
+        store.close();
+        assert!(store.0.threads.lock().expect("whole").is_empty());
+        assert_eq!(Arc::strong_count(&store.0), 1, "a thread is still at work");
+    }
+}
