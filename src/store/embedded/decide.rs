@@ -4,7 +4,9 @@
 //! earlier members of the group. Pure but for what the [`View`] reads.
 
 use super::record::{Statement, millis};
-use super::state::{Expectation, Key, Keys, Lane, Order, Seen, SignedOnce, Summary, Value, View, payer_of, short};
+use super::state::{
+    Expectation, Key, Keys, Lane, Order, Seen, Session, SignedOnce, Summary, Value, View, payer_of, short,
+};
 use crate::event::{
     Assurance, Digest, Event, EventId, ExpectationResult, Kind, Money, NotificationId, Position, Reason, RelatesTo,
     Relation, Status, Verdict,
@@ -18,8 +20,8 @@ use jiff::Timestamp;
 pub const TOLD_CONFLICTS: usize = 8;
 /// Conflicts of one key that are kept at all; more are acknowledged and counted.
 pub const KEPT_CONFLICTS: usize = 64;
-/// Wrong indicators that are kept of one order.
-pub const KEPT_WRONG: u64 = 16;
+/// Browsers' returns that say nothing of a payment, such as wrong indicators, that are kept of one order.
+pub const KEPT_EMPTY: u64 = 16;
 
 /// What holds for all notifications of a group.
 #[derive(Clone, Copy, Debug)]
@@ -115,9 +117,11 @@ pub fn decide(
     }
     let twins = seen.as_ref().map_or(0, |seen| seen.twins.len());
     let twins = twins.max(signed.as_ref().map_or(0, |once| usize::try_from(once.others).unwrap_or(usize::MAX)));
-    let wrong = matches!(reading.indicator, Indicator::Wrong | Indicator::Unregistered);
-    let wrong_full = wrong && lane.is_some_and(|lane| lane.wrong >= KEPT_WRONG);
-    if (conflict && twins >= KEPT_CONFLICTS) || (!conflict && wrong_full) {
+    let empty = verified.assurance == Assurance::Browser && reading.status == Status::Unknown;
+    // The right one is never refused, however many others came before it.
+    let right = verified.getid.as_deref().is_some_and(|getid| order.sessions().any(|known| known == getid));
+    let too_many = empty && !right && lane.is_some_and(|lane| lane.empty >= KEPT_EMPTY);
+    if (conflict && twins >= KEPT_CONFLICTS) || (!conflict && too_many) {
         // Acknowledged and counted, not kept: whoever can make one can make thousands.
         let outcome = if conflict { Outcome::Conflict } else { Outcome::Duplicate };
         return Decision::Known(finish(unkept(verified, &reading, outcome), alarms));
@@ -257,14 +261,17 @@ pub fn weigh(indicator: Option<[u8; 16]>, accept: bool, expectation: Option<&Exp
     if !sessions.iter().any(|session| session.indicator.is_some()) {
         return Indicator::Unregistered;
     }
-    let right = sessions.iter().find(|session| match (session.indicator, indicator) {
+    let right = sessions.iter().filter(|session| match (session.indicator, indicator) {
         (Some(expected), Some(given)) => expected.ct_eq(&given).into(),
         _ => false,
     });
-    match right {
-        None => Indicator::Wrong,
-        Some(session) if accept && !session.used && session.expires_at > at => Indicator::Accepted,
-        Some(_) => Indicator::Right,
+    // One indicator may stand in several sessions: an expired one that was registered again.
+    let acceptable = |session: &Session| accept && !session.used && session.expires_at > at;
+    let right: Vec<bool> = right.map(acceptable).collect();
+    match right.as_slice() {
+        [] => Indicator::Wrong,
+        right if right.contains(&true) => Indicator::Accepted,
+        _ => Indicator::Right,
     }
 }
 
@@ -347,9 +354,8 @@ fn told_before(view: &mut impl View, keys: &Keys, verified: &Verified, status: S
 /// Whether the `getid` that came along belongs to another order, or was told before (protocols, ClickGem).
 fn foreign_getid(view: &mut impl View, keys: &Keys, verified: &Verified, order: &Order) -> bool {
     let (Some(getid), Some(order_id)) = (&verified.getid, &verified.details.order_id) else { return false };
-    let registered: Vec<&str> =
-        order.expectations.iter().flat_map(|e| &e.sessions).filter_map(|s| s.session.as_deref()).collect();
-    if !registered.is_empty() && !registered.contains(&getid.as_str()) {
+    let mut registered = order.sessions().peekable();
+    if registered.peek().is_some() && !registered.any(|known| known == getid) {
         return true;
     }
     match view.get(&keys.getid(&verified.account, getid)) {

@@ -13,7 +13,7 @@ use super::journal::{Keep, SegmentInfo, Stored};
 use super::record::{Record, Stamped, Statement, millis};
 use super::state::{Key, Value};
 use super::{Inner, Live};
-use crate::event::{Position, Verdict};
+use crate::event::{Position, Status, Verdict};
 
 /// Looks for something to retire until the store is closed.
 pub(super) fn run(inner: &Arc<Inner>) {
@@ -50,7 +50,12 @@ fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
         settled: live.sinks.settled_by_all().unwrap_or(Position(u64::MAX)),
     };
     let segments: Vec<SegmentInfo> = live.reader.segments().into_iter().filter(|segment| segment.sealed).collect();
+    // What is judged by the index must be in it, and so must everything about it.
+    let indexed = inner.shared.head().0.saturating_sub(inner.shared.lag());
     for segment in segments {
+        if segment.last.0 > indexed {
+            break;
+        }
         if inner.shared.is_draining() || !is_old(live, &segment, terms.bodies_before) {
             break; // newer ones are not older
         }
@@ -119,11 +124,15 @@ fn judge(live: &Live, stored: &Stored, terms: &Terms) -> (Keep, Option<Key>) {
             let needed = stored.position > terms.settled || is_held(live, stored.position, statement);
             if needed || at >= terms.bodies_before {
                 (Keep::Whole, None)
-            } else if old && !statement.told() {
+            } else if old && !was_told(live, statement) {
                 let key = live.keys.seen(&statement.source, &statement.idempotency);
-                let own =
-                    matches!(live.index.get(&key), Ok(Some(Value::Seen(seen))) if seen.position == stored.position);
-                (Keep::Drop, own.then_some(key))
+                match live.index.get(&key) {
+                    // What contradicts it, or what it contradicts, would be called new, and believed, without it.
+                    Ok(Some(Value::Seen(seen))) if !seen.twins.is_empty() => (Keep::HeadOnly, None),
+                    Ok(Some(Value::Seen(seen))) if seen.position == stored.position => (Keep::Drop, Some(key)),
+                    Ok(_) => (Keep::Drop, None),
+                    Err(_) => (Keep::HeadOnly, None),
+                }
             } else {
                 (Keep::HeadOnly, None)
             }
@@ -131,6 +140,16 @@ fn judge(live: &Live, stored: &Stored, terms: &Terms) -> (Keep, Option<Key>) {
         Record::Heartbeat if old => (Keep::Drop, None),
         _ => (Keep::Whole, None),
     }
+}
+
+/// Whether the payment that a statement speaks of was told, by itself or by an event that settled it: then its key is
+/// the replay defence.
+fn was_told(live: &Live, statement: &Statement) -> bool {
+    let (transaction, order) = (statement.transaction.as_deref(), statement.order.as_ref());
+    let told = [statement.status, Status::Paid]
+        .into_iter()
+        .filter_map(|status| live.keys.told(&statement.account, statement.kind, transaction, order, status));
+    statement.told() || told.into_iter().any(|key| !matches!(live.index.get(&key), Ok(None)))
 }
 
 /// Whether an event is held and nothing has settled it yet.

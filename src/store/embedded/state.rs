@@ -6,7 +6,7 @@
 pub mod value;
 
 use super::record::{Expected, Record, Stamped, Statement, millis};
-use crate::event::{AccountName, Digest, Kind, OrderId, Position, Reason, SourceName, Status};
+use crate::event::{AccountName, Digest, Kind, OrderId, Position, SourceName, Status};
 use crate::provider::SignedString;
 use crate::store::KeptOutcome;
 pub use value::{Bound, Expectation, Lane, Order, Seen, Session, SignedOnce, Summary, Told, Value};
@@ -167,7 +167,7 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
             enter_order(view, keys, position, statement);
             enter_told(view, keys, statement);
         }
-        Record::Expectation(expected) => enter_expectation(view, keys, position, expected),
+        Record::Expectation(expected) => enter_expectation(view, keys, position, expected, at),
         Record::Progress(progress) => view.put(keys.sink(&progress.sink), Value::Sink(progress.clone())),
         Record::SinkStart(start) => {
             let progress =
@@ -257,16 +257,13 @@ fn enter_order(view: &mut impl View, keys: &Keys, position: Position, statement:
         lane.final_kept = true;
         lane.paid |= statement.status == Status::Paid;
     }
-    // Click KW alone says `unknown` of a success whose indicator, if there is one, is not right.
-    let odd = statement.reasons.contains(&Reason::FieldSet) || statement.reasons.contains(&Reason::Contradiction);
-    if statement.provider == "clickkw" && statement.status == Status::Unknown && !odd {
-        lane.wrong = lane.wrong.saturating_add(1);
+    if statement.says_nothing() {
+        lane.empty = lane.empty.saturating_add(1);
     }
     if let Some(settled) = statement.settles {
         lane.held.retain(|(_, event)| *event != settled);
     }
     if statement.verdict == crate::event::Verdict::Hold
-        && !conflict
         && let Some(event) = statement.event
     {
         lane.hold(position, event);
@@ -276,39 +273,43 @@ fn enter_order(view: &mut impl View, keys: &Keys, position: Position, statement:
         && expectation.fulfilled_by.is_none()
     {
         expectation.fulfilled_by = Some(payer_of(statement));
-        if let Some(session) = expectation.sessions.iter_mut().find(|s| s.indicator == statement.indicator) {
-            session.used = true;
+        for session in &mut expectation.sessions {
+            session.used |= session.indicator.is_some() && session.indicator == statement.indicator;
         }
     }
     view.put(key, Value::Order(order));
 }
 
-fn enter_expectation(view: &mut impl View, keys: &Keys, position: Position, expected: &Expected) {
+fn enter_expectation(view: &mut impl View, keys: &Keys, position: Position, expected: &Expected, now: u64) {
     let key = keys.order(&expected.account, &expected.order);
     let mut order = match view.get(&key) {
         Some(Value::Order(order)) => order,
         _ => Order::default(),
     };
     order.lane(&expected.source).remember(position);
-    let session = Session {
+    let known = order.expectations.iter().position(|e| e.kind == expected.kind);
+    let mut known = known.map(|index| order.expectations.swap_remove(index));
+    let mut expectation = match known.take_if(|known| known.is_open(now) && known.amount == expected.amount) {
+        Some(open) => open,
+        // Another expectation, also where only its time had passed: what was signed meanwhile came before it.
+        None => Expectation {
+            kind: expected.kind,
+            amount: expected.amount.clone(),
+            registered: position,
+            sessions: known.map(Expectation::into_past_sessions).unwrap_or_default(),
+            fulfilled_by: None,
+        },
+    };
+    // An indicator counts once, however often it is registered.
+    let used = expected.indicator.is_some()
+        && expectation.sessions.iter().any(|session| session.used && session.indicator == expected.indicator);
+    expectation.add(Session {
         session: expected.session.clone(),
         indicator: expected.indicator,
         expires_at: millis(expected.expires_at),
-        used: false,
-    };
-    match order.expectation_mut(expected.kind).filter(|e| e.amount == expected.amount && e.fulfilled_by.is_none()) {
-        Some(open) => open.sessions.push(session),
-        None => {
-            order.expectations.retain(|e| e.kind != expected.kind);
-            order.expectations.push(Expectation {
-                kind: expected.kind,
-                amount: expected.amount.clone(),
-                registered: position,
-                sessions: vec![session],
-                fulfilled_by: None,
-            });
-        }
-    }
+        used,
+    });
+    order.expectations.push(expectation);
     view.put(key, Value::Order(order));
     if let Some(session) = &expected.session {
         let key = keys.getid(&expected.account, session);

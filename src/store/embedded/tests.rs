@@ -1,5 +1,6 @@
 //! The embedded store against the suite of every store, and against a model of ten lines.
 
+mod doubt;
 mod failures;
 
 use std::path::{Path, PathBuf};

@@ -101,6 +101,12 @@ impl Statement {
         matches!(self.verdict, Verdict::Fulfil | Verdict::Compare)
     }
 
+    /// Whether a browser brought it and it says nothing of a payment: a wrong indicator, a bare `getid`. Whoever has
+    /// the order's return URL can make as many different ones as he likes.
+    pub fn says_nothing(&self) -> bool {
+        self.assurance == Assurance::Browser && self.status == Status::Unknown
+    }
+
     pub(super) fn write(&self, out: &mut Writer) {
         let id = |id: Option<EventId>| id.map(EventId::to_bytes);
         out.put(tag::ID, &self.id.to_bytes());

@@ -116,8 +116,8 @@ pub struct Lane {
     pub final_kept: bool,
     /// It was `paid`.
     pub paid: bool,
-    /// Click KW: wrong indicators kept.
-    pub wrong: u64,
+    /// Browsers' returns kept that say nothing of a payment: wrong indicators, bare `getid`s.
+    pub empty: u64,
     /// Its newest records, at most [`Lane::HISTORY`], ascending.
     pub history: Vec<Position>,
     /// Its newest held events that nothing settled yet, at most [`Lane::HELD`].
@@ -237,7 +237,7 @@ impl Order {
                 sequence: 0,
                 final_kept: false,
                 paid: false,
-                wrong: 0,
+                empty: 0,
                 history: Vec::new(),
                 held: Vec::new(),
             });
@@ -249,6 +249,11 @@ impl Order {
     /// The lane of a source, if it spoke of the order.
     pub fn find_lane(&self, source: &SourceName) -> Option<&Lane> {
         self.lanes.iter().find(|lane| lane.source == *source)
+    }
+
+    /// The sessions (Click KW), `getid`s (ClickGem) that are registered for it.
+    pub fn sessions(&self) -> impl Iterator<Item = &str> {
+        self.expectations.iter().flat_map(|e| &e.sessions).filter_map(|session| session.session.as_deref())
     }
 
     /// The expectation of a kind.
@@ -263,9 +268,27 @@ impl Order {
 }
 
 impl Expectation {
+    /// Sessions that are remembered: many more than may be open at once.
+    pub const SESSIONS: usize = 64;
+
     /// Whether it can still be fulfilled at a time.
     pub fn is_open(&self, at: u64) -> bool {
         self.fulfilled_by.is_none() && !self.is_expired(at)
+    }
+
+    /// Adds a session; of those before it, the oldest is forgotten beyond [`Expectation::SESSIONS`].
+    pub fn add(&mut self, session: Session) {
+        if self.sessions.len() == Self::SESSIONS {
+            self.sessions.remove(0);
+        }
+        self.sessions.push(session);
+    }
+
+    /// What a later expectation of the order must know of this one: whoever comes back with an indicator of it has
+    /// still the right one, although it fulfils nothing any more.
+    pub fn into_past_sessions(self) -> Vec<Session> {
+        let past = self.sessions.into_iter().filter(|session| session.indicator.is_some());
+        past.map(|session| Session { session: None, expires_at: 0, used: true, ..session }).collect()
     }
 
     /// Whether every session's time is over.
@@ -373,7 +396,7 @@ impl Lane {
     fn write(&self) -> Vec<u8> {
         let mut out = Writer::new();
         out.put_text(1, Some(self.source.as_str())).put_number(2, self.sequence);
-        out.put_number(3, u64::from(self.final_kept) | u64::from(self.paid) << 1).put_number(4, self.wrong);
+        out.put_number(3, u64::from(self.final_kept) | u64::from(self.paid) << 1).put_number(4, self.empty);
         out.put(5, &positions(&self.history));
         for (position, event) in &self.held {
             let mut held = position.0.to_le_bytes().to_vec();
@@ -394,7 +417,7 @@ impl Lane {
             sequence: fields.number(2),
             final_kept: fields.number(3) & 1 != 0,
             paid: fields.number(3) & 2 != 0,
-            wrong: fields.number(4),
+            empty: fields.number(4),
             history: read_positions(fields.get(5)?),
             held: fields.all(6).map(held).collect::<Option<_>>()?,
         })
@@ -450,7 +473,7 @@ mod tests {
         let lane = order.lane(&statement.source);
         lane.remember(Position(3));
         lane.hold(Position(3), statement.event.expect("set"));
-        (lane.sequence, lane.paid, lane.wrong) = (2, true, 16);
+        (lane.sequence, lane.paid, lane.empty) = (2, true, 16);
         let session = Session { session: None, indicator: Some([1; 16]), expires_at: 9, used: true };
         order.expectations.push(Expectation {
             kind: Kind::Payout,
