@@ -2,6 +2,8 @@
 
 mod doubt;
 mod failures;
+mod fingerprints;
+mod rebuilt;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
