@@ -128,7 +128,6 @@ enum Word {
 }
 
 /// What comes out of the messages that are on their way.
-#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 enum Landing {
     Told(u64, Box<lapin::Result<Confirmation>>),
     /// Everything that was told before this was queued has come out.

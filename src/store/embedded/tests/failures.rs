@@ -1,6 +1,6 @@
 //! What fails beside the journal: the index, a thread, a reader that holds a lock.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use super::super::start;
 use super::*;
@@ -41,8 +41,8 @@ async fn a_thread_that_panics_ends_the_process_instead_of_being_waited_for() {
 async fn a_relay_that_reads_the_disk_holds_no_answer_up() {
     let folder = Folder::new();
     let store = folder.start();
-    let (began, begun) = channel();
-    let (go_on, wait) = channel::<()>();
+    let (began, begun) = sync_channel(1);
+    let (go_on, wait) = sync_channel::<()>(1);
     let sinks = Arc::clone(&store.0.live.get().expect("open").sinks);
     let claiming = std::thread::spawn(move || {
         let _ = sinks.claim("amqp", 1, |from, _| {
