@@ -481,11 +481,11 @@ impl Drop for Daemon {
     }
 }
 
-/// Loopback addresses with a port that a log names.
+/// Loopback addresses with a port that a log names as a place that speaks HTTP; a broker's is none.
 fn bound_addresses(log: &str) -> Vec<SocketAddr> {
     static ADDRESS: OnceLock<regex::Regex> = OnceLock::new();
-    let address = ADDRESS.get_or_init(|| regex::Regex::new(r"127\.0\.0\.1:[1-9][0-9]*").expect("a pattern"));
-    address.find_iter(log).filter_map(|found| found.as_str().parse().ok()).collect()
+    let address = ADDRESS.get_or_init(|| regex::Regex::new(r"http://(127\.0\.0\.1:[1-9][0-9]*)").expect("a pattern"));
+    address.captures_iter(log).filter_map(|found| found[1].parse().ok()).collect()
 }
 
 /// `quittance` with these arguments in `folder`, nothing of the test's own environment that it would listen to.

@@ -1,0 +1,38 @@
+//! The relay against a real RabbitMQ: a node of the tests' own that is killed, strangled and cut off on purpose, a
+//! consumer in another language, and one sentence to prove: whatever was acknowledged arrives, in the order of its
+//! order, and comes again only as itself.
+//!
+//! Debian's packages rabbitmq-server and python3-pika must be there; a broker of the machine is never touched. The
+//! short form runs with `cargo test`; `QUITTANCE_LONG=1` runs the long one of `storm`, and `QUITTANCE_SEED=<n>` repeats
+//! one whose seed was printed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expected by panicking")]
+
+mod bulk;
+mod consumer;
+#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[path = "../it/fixtures.rs"]
+mod fixtures;
+mod frames;
+#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[path = "../it/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[path = "../it/http.rs"]
+mod http;
+mod node;
+mod proxy;
+#[allow(dead_code, reason = "the power tests use more of it")]
+#[path = "../power/rng.rs"]
+mod rng;
+mod scene;
+#[path = "../it/schema.rs"]
+mod schema;
+
+mod cuts;
+mod outages;
+mod refusals;
+mod rights;
+mod storm;
+mod topology;
+mod wire;

@@ -1,0 +1,229 @@
+//! The broker takes the message and does not take it: returned, nacked, above its limit. Nothing is lost, the relay
+//! says so, and no message holds up those of other orders for good (D4, D7, D10).
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::fixtures;
+use crate::frames::{BASIC_NACK, BASIC_RETURN};
+use crate::harness::{Daemon, eventually, eventually_within};
+use crate::node::{self, MAX_MESSAGE_BYTES};
+use crate::proxy::Fault;
+use crate::scene::{
+    PATIENCE, Scene, all_came, broker_script, connected, declare_by_hand, post, post_one, receives, until,
+    until_settled,
+};
+
+fn published(daemon: &Daemon, outcome: &str) -> f64 {
+    daemon.metric(&format!("quittance_relay_published_total{{outcome=\"{outcome}\"}}"))
+}
+
+#[track_caller]
+fn eventually_published(daemon: &Daemon, outcome: &str) {
+    eventually(outcome, || if published(daemon, outcome) >= 1.0 { Ok(()) } else { Err(daemon.log()) });
+}
+
+#[track_caller]
+fn no_dead_letters(daemon: &Daemon) {
+    assert_eq!(daemon.metric("quittance_dead_letters"), 0.0, "nothing is given up while nothing is confirmed");
+}
+
+/// Posts others until an event is given up.
+#[track_caller]
+fn uses_up_its_attempts(daemon: &Daemon, acknowledged: &mut BTreeSet<String>) {
+    let mut number = 10_000;
+    let dead = eventually_within(PATIENCE, "", || {
+        acknowledged.insert(post_one(daemon, number, &format!("order-{}", number % 5)));
+        number += 1;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        if daemon.metric("quittance_dead_letters") == 1.0 { Ok(()) } else { Err(()) }
+    });
+    dead.unwrap_or_else(|()| panic!("it is no dead letter; the daemon said:\n{}", daemon.log()));
+}
+
+#[test]
+fn a_deleted_queue_loses_nothing_and_the_relay_says_that_it_is_down_until_the_queue_is_back() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    // A queue of someone else's: the relay does not bring it back by itself.
+    declare_by_hand(&scene);
+    let daemon = scene.relay().with("declare = false").serve();
+    connected(&daemon);
+    let first = post(&daemon, 0..5, 3);
+    until_settled(&daemon);
+    let consumer = scene.consumer();
+    all_came(&consumer, &first);
+    drop(consumer);
+    node.must(&["delete_queue", "-p", &scene.vhost, "payments"]);
+    let second = post(&daemon, 100..130, 3);
+    eventually_published(&daemon, "returned");
+    let relay = until(&daemon, "it says that it is down", |relay| relay["last_error"].is_string());
+    assert_eq!(relay["backlog"], 30, "{relay}");
+    receives(&daemon);
+    // Longer than all attempts would take, were they counted.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    no_dead_letters(&daemon);
+    assert_eq!(until(&daemon, "", |_| true)["backlog"], 30);
+    declare_by_hand(&scene);
+    let consumer = scene.consumer();
+    // The consumer is new: of what came before the queue was deleted it sees nothing.
+    consumer.wait_for(second.len(), PATIENCE);
+    until_settled(&daemon);
+    let came: BTreeSet<String> = consumer.messages().iter().map(|m| m.transaction().to_owned()).collect();
+    assert_eq!(came, second);
+    let mut last = std::collections::HashMap::new();
+    for message in consumer.messages() {
+        let before = last.insert(message.order().to_owned(), message.sequence());
+        assert!(before.is_none_or(|before| before <= message.sequence()), "{message:?} after {before:?}");
+    }
+    no_dead_letters(&daemon);
+}
+
+#[test]
+fn a_deleted_queue_that_is_its_own_is_declared_again() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    let daemon = scene.serve();
+    let first = post(&daemon, 0..5, 3);
+    until_settled(&daemon);
+    node.must(&["delete_queue", "-p", &scene.vhost, "payments"]);
+    let second = post(&daemon, 100..130, 3);
+    let consumer = scene.consumer();
+    consumer.wait_for(second.len(), PATIENCE);
+    until_settled(&daemon);
+    let came: BTreeSet<String> = consumer.messages().iter().map(|m| m.transaction().to_owned()).collect();
+    assert_eq!(came, second, "the first {} went with the queue", first.len());
+    no_dead_letters(&daemon);
+}
+
+#[test]
+fn a_missing_binding_loses_nothing_and_is_told() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    declare_by_hand(&scene);
+    let daemon = scene.relay().with("declare = false").serve();
+    connected(&daemon);
+    broker_script(&scene, "ch.queue_unbind('payments', 'payments', '#')");
+    let acknowledged = post(&daemon, 0..30, 3);
+    eventually_published(&daemon, "returned");
+    until(&daemon, "it says why", |relay| relay["last_error"].is_string() && relay["backlog"] == 30);
+    receives(&daemon);
+    declare_by_hand(&scene);
+    let consumer = scene.consumer();
+    all_came(&consumer, &acknowledged);
+    until_settled(&daemon);
+    no_dead_letters(&daemon);
+}
+
+#[test]
+fn a_full_queue_that_rejects_loses_nothing_and_goes_on_when_there_is_room() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    let daemon = scene.serve();
+    let policy = r#"{"max-length":3,"overflow":"reject-publish"}"#;
+    node.must(&["set_policy", "-p", &scene.vhost, "--apply-to", "queues", "full", "^payments$", policy]);
+    let acknowledged = post(&daemon, 0..60, 60);
+    eventually_published(&daemon, "nacked");
+    until(&daemon, "it says why", |relay| relay["last_error"].is_string());
+    receives(&daemon);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    no_dead_letters(&daemon);
+    let consumer = scene.consumer();
+    all_came(&consumer, &acknowledged);
+    until_settled(&daemon);
+    no_dead_letters(&daemon);
+}
+
+#[test]
+fn a_message_above_the_brokers_limit_becomes_a_dead_letter_and_all_others_pass() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    let daemon = scene.serve();
+    let consumer = scene.consumer();
+    let mut acknowledged = post(&daemon, 0..40, 7);
+    let poison = fixtures::paygol(json!({
+        "transaction_id": "poison", "custom": "order-poisoned", "note": "x".repeat(MAX_MESSAGE_BYTES),
+    }));
+    assert_eq!(daemon.paygol(&poison).status, 200);
+    acknowledged.extend(post(&daemon, 40..80, 7));
+    // The next of the poisoned order waits for it, and then goes. What is refused while nothing else is taken costs no
+    // attempt, so others go on coming.
+    acknowledged.insert(post_one(&daemon, 1000, "order-poisoned"));
+    uses_up_its_attempts(&daemon, &mut acknowledged);
+    consumer.wait_for(acknowledged.len(), PATIENCE);
+    until_settled(&daemon);
+    consumer.wait_for_silence(std::time::Duration::from_millis(500));
+    let came: BTreeSet<String> = consumer.messages().iter().map(|m| m.transaction().to_owned()).collect();
+    assert_eq!(came, acknowledged, "all but the poison");
+    assert_eq!(daemon.metric("quittance_dead_letters"), 1.0);
+    // Why is told where an operator looks.
+    let listed = daemon.ask("/api/v1/notifications?order_id=order-poisoned&source=paygol");
+    let poisoned = listed["notifications"].as_array().unwrap().iter().find(|n| n["transaction_id"] == "poison");
+    let id = fixtures::text(&poisoned.expect("it is kept")["id"]);
+    let deliveries = daemon.ask(&format!("/api/v1/notifications/{id}"))["deliveries"].clone();
+    let last = deliveries.as_array().and_then(|list| list.last()).cloned().unwrap_or_default();
+    assert_eq!((last["sink"].as_str(), last["attempt"].as_u64()), (Some("amqp"), Some(5)), "{deliveries}");
+    // And it stays dead after a restart.
+    let mut daemon = daemon;
+    assert!(daemon.stop().success());
+    daemon.start_again();
+    connected(&daemon);
+    acknowledged.extend(post(&daemon, 2000..2010, 7));
+    consumer.wait_for(acknowledged.len(), PATIENCE);
+    assert_eq!(daemon.metric("quittance_dead_letters"), 1.0);
+}
+
+#[test]
+fn a_message_that_one_queue_rejects_is_tried_again_as_the_next_attempt() {
+    // The route of failed payments ends in a queue that is full, the others' in one that has room.
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    broker_script(
+        &scene,
+        "ch.exchange_declare('payments', 'topic', durable=True)\n\
+         ch.queue_declare('payments', durable=True)\n\
+         ch.queue_bind('payments', 'payments', 'payment.paid.*')\n\
+         ch.queue_declare('full', durable=True, arguments={'x-max-length': 0, 'x-overflow': 'reject-publish'})\n\
+         ch.queue_bind('full', 'payments', 'payment.failed.*')",
+    );
+    let daemon = scene.relay().with("declare = false").serve();
+    connected(&daemon);
+    let consumer = scene.consumer();
+    let failed = fixtures::paygol(json!({ "transaction_id": "T-f", "custom": "order-f", "status": "failed" }));
+    assert_eq!(daemon.paygol(&failed).status, 200);
+    let mut acknowledged = BTreeSet::new();
+    uses_up_its_attempts(&daemon, &mut acknowledged);
+    all_came(&consumer, &acknowledged);
+    assert!(published(&daemon, "nacked") >= 5.0, "{}", published(&daemon, "nacked"));
+}
+
+#[test]
+fn a_connection_that_dies_between_return_and_confirm_or_before_a_nack_loses_nothing() {
+    let node = node::shared();
+    for refusal in [BASIC_RETURN, BASIC_NACK] {
+        let scene = Scene::on(&node);
+        declare_by_hand(&scene);
+        match refusal {
+            BASIC_RETURN => broker_script(&scene, "ch.queue_unbind('payments', 'payments', '#')"),
+            _ => {
+                let policy = r#"{"max-length":0,"overflow":"reject-publish"}"#;
+                drop(node.must(&["set_policy", "-p", &scene.vhost, "full", "^payments$", policy]));
+            }
+        }
+        let daemon = scene.relay().with("declare = false").serve();
+        connected(&daemon);
+        scene.proxy.set_times(Fault::CutAt(refusal), 2);
+        let acknowledged = post(&daemon, 0..20, 3);
+        eventually("it struck", || if scene.proxy.hits() == 2 { Ok(()) } else { Err(scene.proxy.hits()) });
+        receives(&daemon);
+        match refusal {
+            BASIC_RETURN => declare_by_hand(&scene),
+            _ => drop(node.must(&["clear_policy", "-p", &scene.vhost, "full"])),
+        }
+        let consumer = scene.consumer();
+        all_came(&consumer, &acknowledged);
+        until_settled(&daemon);
+        no_dead_letters(&daemon);
+    }
+}
