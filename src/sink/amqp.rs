@@ -4,6 +4,8 @@
 //! opened here, so that they have timeouts and can be cut, and its word for which message was returned is not
 //! believed: it hands a return to whichever confirm comes next. A return is matched by its `message_id`, and a
 //! confirm counts only when no return can be behind it any more (`Line::look_behind`).
+//!
+//! Long because lapin may be named in one file only: topology, connection and confirms all speak to it.
 
 mod places;
 
