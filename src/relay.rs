@@ -395,7 +395,8 @@ impl<'a> Carrier<'a> {
     fn flowing(&mut self) {
         self.dry = false;
         self.backoff.reset();
-        if self.relay.health.flowing() {
+        // While it blocks, confirms still come for what was sent before: they say nothing of now.
+        if !self.window.is_blocked() && self.relay.health.flowing() {
             self.relay.metrics.blocked(false);
             tracing::info!(sink = self.relay.name, "the sink takes events again");
         }

@@ -21,6 +21,8 @@ enum Does {
     Take,
     Return,
     Break,
+    /// It blocks, and confirms afterwards what it had read before.
+    Block,
     Lose,
     Panic,
 }
@@ -76,8 +78,11 @@ impl Link for Wire {
         if does == Some(Does::Break) {
             self.reports.clear();
         }
+        if does == Some(Does::Block) {
+            self.reports.push_back(Report::Blocked(Some("low on memory".into())));
+        }
         self.reports.push_back(match does.unwrap_or(Does::Take) {
-            Does::Take => Report::Took(due.position),
+            Does::Take | Does::Block => Report::Took(due.position),
             Does::Return => Report::Returned(due.position, "no route".into()),
             Does::Break => Report::Broken("too large".into()),
             Does::Lose => Report::Lost(Trouble { at: "stub:1".into(), what: "cut".into(), remedy: "" }),
@@ -313,5 +318,20 @@ async fn when_nothing_is_taken_the_relay_waits_and_says_so() {
     }
     stage.settled().await;
     assert!(!stage.health.snapshot().blocked);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirm_of_what_was_sent_before_does_not_end_a_block() {
+    let stage = Stage::new().await;
+    stage.stub.set("last", Does::Block);
+    stage.start();
+    stage.pay(&["last"]).await;
+    stage.settled().await;
+    stage.pay(&["A"]).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let told = stage.health.snapshot();
+    assert!(told.blocked && told.last_error.is_some(), "{told:?}");
+    assert_eq!(stage.stub.orders(), ["last"], "nothing is sent while it blocks");
     stage.stop().await;
 }

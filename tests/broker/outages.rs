@@ -179,6 +179,23 @@ fn hours_of_outage_cost_disk_and_no_memory() {
 }
 
 #[test]
+fn a_memory_alarm_that_is_older_than_the_connection_is_told_and_waited_out() {
+    let node = node::alone();
+    let scene = Scene::on(&node);
+    let daemon = scene.serve();
+    let consumer = scene.consumer();
+    node.raise_memory_alarm();
+    scene.proxy.cut();
+    let acknowledged = post(&daemon, 0..20, 5);
+    let relay = until(&daemon, "it says that it is blocked", |relay| relay["blocked"] == true);
+    assert_eq!(relay["backlog"], 20, "{relay}");
+    receives(&daemon);
+    node.free_memory_alarm();
+    all_came(&consumer, &acknowledged);
+    until(&daemon, "it is not blocked any more", |relay| relay["blocked"] == false && relay["backlog"] == 0);
+}
+
+#[test]
 fn a_daemon_that_is_killed_sends_what_was_not_settled_and_repeats_only_with_the_same_id() {
     let node = node::shared();
     let scene = Scene::on(&node);
