@@ -19,6 +19,8 @@ impl Clock for System {
     fn now(&self) -> Timestamp {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
         let now = Timestamp::now();
+        #[cfg(feature = "failpoints")]
+        let now = now + jiff::SignedDuration::from_secs(crate::failpoint::wrong_by());
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 }

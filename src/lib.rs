@@ -19,6 +19,7 @@ pub mod config;
 pub mod drain;
 pub mod event;
 pub mod expectation;
+pub mod failpoint;
 pub mod listener;
 pub mod metrics;
 pub mod provider;

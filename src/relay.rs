@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drain::Tasks;
 use crate::event::Position;
+use crate::failpoint;
 use crate::metrics::{Published, RelayMetrics};
 use crate::sink::{Link, Report, Sink, Trouble};
 use crate::store::{Due, NOT_OPEN, Settled, Store, StoreError};
@@ -293,6 +294,9 @@ impl<'a> Carrier<'a> {
                     link.send(due);
                     self.window.sent(due.position, due.attempts, Instant::now());
                 }
+                if !due.is_empty() {
+                    failpoint::reach("after-publish");
+                }
                 due.is_empty()
             }
             Err(error) => {
@@ -350,6 +354,7 @@ impl<'a> Carrier<'a> {
             Report::Took(position) => {
                 metrics.published(Published::Confirmed);
                 if let Some(charged) = self.window.took(position, now) {
+                    failpoint::reach("after-confirm");
                     self.relay.settle(position, Settled::Delivered);
                     charged.into_iter().for_each(|judgement| self.judged(judgement));
                     self.flowing();

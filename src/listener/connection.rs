@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::watch::{Due, Gate, Pace, Watch};
+use crate::failpoint;
 
 /// What happened to a connection before anything could be asked of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +188,7 @@ impl<B> Tracked<B> {
 impl<B> Drop for Tracked<B> {
     fn drop(&mut self) {
         self.watch.answered();
+        failpoint::reach("after-answer");
     }
 }
 

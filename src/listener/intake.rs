@@ -29,6 +29,7 @@ use super::routes::{Endpoint, Routes};
 use super::watch::{Arrival, Watch};
 use crate::clock::Clock;
 use crate::drain::Tasks;
+use crate::failpoint;
 use crate::metrics::SourceMetrics;
 use crate::provider::{Received, RefusalStyle};
 use crate::quarantine::Quarantine;
@@ -123,6 +124,7 @@ impl Intake {
             let body = body::collect(body, self.0.limits.max_body_bytes, &watch).await?;
             body_read = true;
             watch.body_read();
+            failpoint::reach("after-read");
             let at = self.arrived(arrival);
             let Parts { method, uri, headers, .. } = parts;
             let query = uri.query().map(str::to_owned);
@@ -167,6 +169,7 @@ impl Intake {
                 return Err(Rejection::Provider(refused.refusal));
             }
         };
+        failpoint::reach("after-verify");
         let note = Note::new(Arc::clone(&endpoint), at, verified.key, slot);
         let mut commit = Commit::new(self.0.store.commit(verified), note, self.0.tasks.clone());
         let committed = poll_fn(|cx| match Pin::new(&mut commit).poll(cx) {
@@ -176,6 +179,7 @@ impl Intake {
             Poll::Pending => Poll::Pending,
         })
         .await?;
+        failpoint::reach("before-answer");
         endpoint.metrics.answered_after(arrival.first_byte.elapsed());
         Ok(respond::accepted(endpoint.provider.answer(&committed)))
     }

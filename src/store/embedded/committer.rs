@@ -24,6 +24,7 @@ use super::state::{self, Key, Keys, Value, View};
 use super::status::Shared;
 use crate::clock::Clock;
 use crate::event::{Digest, Position};
+use crate::failpoint;
 use crate::metrics::CommitMetrics;
 use crate::provider::Verified;
 use crate::store::{Committed, ExpectError, Registered, Unavailable};
@@ -366,12 +367,11 @@ impl Committer {
             return;
         }
         let began = Instant::now();
-        failpoint("before-append");
+        failpoint::reach("before-append");
         let appended = match group.needs_room {
             false => self.journal.append_reserved(&group.entries),
             true => self.journal.append(&group.entries),
         };
-        failpoint("after-append");
         match appended {
             Ok(appended) => {
                 for fingerprint in self.overlay.keep() {
@@ -390,6 +390,10 @@ impl Committer {
                 }
                 self.sinks.written(group.events);
                 self.head.send_replace(appended.last);
+                failpoint::reach("after-visible");
+                if !group.progress.is_empty() {
+                    failpoint::reach("settle-appended");
+                }
                 group.answers.into_iter().for_each(|answer| answer(Ok(())));
             }
             Err(error) => {
@@ -494,17 +498,6 @@ pub fn chain_of(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Ends the process at a named point, for tests of what a kill leaves behind; nothing in a release.
-#[cfg(feature = "failpoints")]
-fn failpoint(name: &str) {
-    if std::env::var("QUITTANCE_FAILPOINT").is_ok_and(|wanted| wanted == name) {
-        std::process::abort();
-    }
-}
-
-#[cfg(not(feature = "failpoints"))]
-fn failpoint(_name: &str) {}
-
 /// Writes batches to the index until the committer is gone. An index that fails is built anew from the journal, again
 /// and again until the disk has room for it.
 pub fn index_thread(
@@ -515,8 +508,12 @@ pub fn index_thread(
     mut build_anew: impl FnMut() -> bool,
 ) {
     while let Ok(HandOver { batch, covered, forget }) = batches.recv() {
+        failpoint::reach("before-index");
         match index.write(&batch, covered).and_then(|()| index.remove(&forget)) {
-            Ok(()) => shared.indexed(covered.position),
+            Ok(()) => {
+                failpoint::reach("after-index");
+                shared.indexed(covered.position);
+            }
             Err(error) => {
                 tracing::error!(error = %chain_of(&error), "the index failed: it is built anew from the journal");
                 // What is built anew holds this batch too: all of it was in the journal before it was handed over.

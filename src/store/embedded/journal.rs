@@ -37,6 +37,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::event::{Digest, Position};
+use crate::failpoint;
 use footer::encode_footer;
 use group::{Draft, GroupWriter};
 pub use reader::{ReadError, Reader, Stored};
@@ -380,9 +381,11 @@ impl Journal {
             }
             return Err(AppendError::Full(error));
         }
+        failpoint::reach("after-append");
         if let Err(error) = file.sync_data() {
             return Err(self.fatal("a sync", error));
         }
+        failpoint::reach("after-sync");
         let next = self.writer.next();
         let chain = self.writer.chain();
         {
@@ -406,6 +409,7 @@ impl Journal {
         let made = begun.and_then(|mut made| {
             let file = Arc::new(made.handle()?);
             made.sync()?;
+            failpoint::reach("segment-made");
             let path = made.install(&folder)?;
             Ok((made, file, path))
         });

@@ -7,6 +7,7 @@ use super::scan::{Expected, Scan, scan};
 use super::shelf::{Place, Segment, read_file};
 use super::transcript::{Failed, Transcript};
 use super::{AppendError, Arc, Damage, Fault, Journal, Path, PathBuf, Position, Reader, aside, io};
+use crate::failpoint;
 
 const SYNC: &str = "the sync of a rewritten segment";
 
@@ -169,6 +170,7 @@ impl Journal {
         let Some(place) = state.sealed.iter_mut().find(|segment| segment.generation == replaces) else {
             return Err(RewriteError::NoSegment(Position(first)));
         };
+        failpoint::reach("rewrite-synced");
         let path = match transcript.install(&shelf.folder) {
             Ok(path) => path,
             Err(Failed::Write(error)) => return Err(RewriteError::Full(error)),
@@ -177,6 +179,7 @@ impl Journal {
                 return Err(RewriteError::Fatal(error));
             }
         };
+        failpoint::reach("rewrite-named");
         *place = Arc::new(segment_of(&transcript, shelf.generation(), path, bytes));
         Ok(())
     }

@@ -168,6 +168,7 @@ impl Transcript {
         let path = folder.join(segment_name(self.header.first));
         fs::rename(&self.temporary, &path).map_err(Failed::Write)?;
         self.installed = true;
+        crate::failpoint::reach("segment-named");
         disk::sync_folder(folder).map_err(Failed::Sync)?;
         Ok(path)
     }
