@@ -111,7 +111,7 @@ pub struct Recovered {
     pub head: Position,
     /// Hash of the newest head; zeros in an empty store.
     pub chain: Digest,
-    /// Damage found by this start. It was kept aside and will not be found again.
+    /// Damage found by this start. It was kept aside and will not be found again, but for [`Fault::Chain`].
     pub damage: Vec<Damage>,
     /// Places of damage since the store was made, as far as they are still kept aside.
     pub damage_total: u64,
@@ -145,7 +145,8 @@ pub enum Fault {
     Foreign,
     /// It holds records that its successor holds too.
     Overlap,
-    /// The chain of hashes does not go on: two histories were mixed.
+    /// The chain of hashes does not go on: two histories were mixed. There is nothing to mend, so every start that
+    /// comes by tells it again.
     Chain,
 }
 

@@ -13,7 +13,7 @@ use super::footer::Trailer;
 use super::format::{Hash, MIN_FRAME, SEGMENT_HEADER, SegmentHeader, TRAILER, UNKNOWN, known};
 use super::group::GroupWriter;
 use super::rewrite::{fill_up, found_damage, keep_all, segment_of};
-use super::scan::{Expected, salvage_header, scan};
+use super::scan::{Expected, Scan, salvage_header, scan};
 use super::shelf::{Active, Place, Segment, Shelf, State, read_file, read_footer};
 use super::transcript::{Failed, Transcript, parse_name, segment_name};
 use super::{Damage, Digest, Fault, OpenError, Options, Position, Recovered, aside, disk};
@@ -128,7 +128,10 @@ impl Start<'_> {
     fn tell(&mut self, file: &Path, offset: u64, length: u64, what: Fault) -> Damage {
         let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let damage = Damage { file, offset, length, what };
-        self.damage.push(damage.clone());
+        // A segment that is verified is looked at twice.
+        if !self.damage.contains(&damage) {
+            self.damage.push(damage.clone());
+        }
         damage
     }
 
@@ -174,9 +177,7 @@ impl Start<'_> {
         }
         let bytes = read_file(&file.path).map_err(at("reading", &file.path))?;
         let Some(expected) = self.expected(file, &bytes, Some(successor))? else { return Ok(()) };
-        self.fill_gap(expected.first, expected.chain)?;
-        self.compare(&file.path, expected.chain)?;
-        let scan = scan(&bytes, &expected);
+        let (scan, before) = self.scan(file, &bytes, &expected)?;
         let mut damage = found_damage(&name(&file.path), &scan);
         let intact = file.header.is_some() && file.footer.is_some();
         if intact && damage.is_empty() && scan.next == successor {
@@ -200,7 +201,7 @@ impl Start<'_> {
         }
         keep_all(self.store, &damage, &bytes).map_err(at("keeping aside damage of", &file.path))?;
         self.damage.append(&mut damage);
-        let mut made = self.begin(expected.first, expected.chain.unwrap_or(self.chain))?;
+        let mut made = self.begin(expected.first, before)?;
         let fail = writing(&file.path);
         scan.frames.iter().try_for_each(|frame| made.push(frame)).map_err(&fail)?;
         fill_up(&mut made, successor, UNKNOWN).map_err(&fail)?;
@@ -224,14 +225,12 @@ impl Start<'_> {
             } else {
                 let bytes = read_file(&file.path).map_err(at("reading", &file.path))?;
                 if let Some(expected) = self.expected(&file, &bytes, None)? {
-                    self.fill_gap(expected.first, expected.chain)?;
-                    self.compare(&file.path, expected.chain)?;
-                    let scan = scan(&bytes, &expected);
+                    let (scan, before) = self.scan(&file, &bytes, &expected)?;
                     let mut damage = found_damage(&name(&file.path), &scan);
                     keep_all(self.store, &damage, &bytes).map_err(at("keeping aside damage of", &file.path))?;
                     self.damage.append(&mut damage);
                     torn = scan.torn.len() as u64;
-                    let mut copy = self.begin(expected.first, expected.chain.unwrap_or(self.chain))?;
+                    let mut copy = self.begin(expected.first, before)?;
                     scan.frames.iter().try_for_each(|frame| copy.push(frame)).map_err(&fail)?;
                     copy.finish_open().map_err(&fail)?;
                     made = Some(copy);
@@ -278,6 +277,16 @@ impl Start<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// Reads a segment, and which head it goes on from.
+    fn scan<'b>(&mut self, file: &Found, bytes: &'b [u8], expected: &Expected) -> Result<(Scan<'b>, Hash), OpenError> {
+        self.fill_gap(expected.first, expected.chain)?;
+        self.compare(&file.path, expected.chain)?;
+        // Where the header is lost, or was written when nobody knew the head before it, the first record is held
+        // against that head by this start: what is written anew has a header again.
+        let chain = expected.chain.and_then(known).unwrap_or(self.chain);
+        Ok((scan(bytes, &Expected { chain: known(chain), ..*expected }), chain))
     }
 
     /// Tells if a segment does not go on from the head before it, where both are known.

@@ -320,6 +320,58 @@ fn an_older_copy_of_a_segment_breaks_the_chain_and_is_told() {
     assert!(recovered.damage.iter().any(|damage| damage.what == Fault::Chain), "{:?}", recovered.damage);
 }
 
+/// Damages the header of a segment so that only its trailer still tells its mark.
+fn lose_header(path: &Path) {
+    let mut bytes = fs::read(path).expect("reads");
+    bytes.splice(10..10, [0x1a; 26]);
+    fs::write(path, bytes).expect("writes");
+}
+
+#[test]
+fn a_header_lost_behind_a_lost_tail_is_damage_told_once_and_breaks_no_chain() {
+    let made = small_journal(true);
+    let (first, second) = (segment_paths(made.path()).remove(0), segment_paths(made.path()).remove(1));
+    let length = fs::metadata(&first).expect("is there").len();
+    let cut = length / 2;
+    fs::File::options().write(true).open(&first).and_then(|file| file.set_len(cut)).expect("truncates");
+    lose_header(&second);
+    let options = Options { verify: true, ..SMALL };
+    let (mut journal, recovered) = Journal::open(made.path(), options).expect("opens");
+    let faults: Vec<Fault> = recovered.damage.iter().map(|damage| damage.what).collect();
+    assert!(faults.contains(&Fault::Header) && !faults.contains(&Fault::Chain), "{:?}", recovered.damage);
+    fill(&mut journal, 1, 1);
+    drop(journal);
+    let (_, again) = Journal::open(made.path(), options).expect("opens");
+    assert_eq!(again.damage, [], "what the first start did not tell");
+}
+
+#[test]
+fn a_segment_of_another_history_is_told_by_the_first_start_although_its_header_is_lost() {
+    let made = small_journal(true);
+    let copy = copy_of(made.path());
+    for (folder, flavour) in [(made.path(), 1_u8), (copy.path(), 2)] {
+        let (mut journal, _) = open(folder);
+        let last = journal.segments().len();
+        while journal.segments().len() < last + 3 {
+            let entry = Entry { payload: vec![flavour; 300], ..entry(journal.next_position().0) };
+            journal.append(std::slice::from_ref(&entry)).expect("appends");
+        }
+    }
+    let (ours, theirs) = (segment_paths(made.path()), segment_paths(copy.path()));
+    // From here on all of it is the other history: the one link that does not hold is behind the lost header.
+    let fork = ours.len() - 2;
+    for (theirs, ours) in theirs.iter().zip(&ours).skip(fork) {
+        assert_eq!(ours.file_name(), theirs.file_name());
+        fs::copy(theirs, ours).expect("copies");
+    }
+    lose_header(&ours[fork]);
+    for _ in 0..2 {
+        let (_, recovered) = Journal::open(made.path(), Options { verify: true, ..SMALL }).expect("opens");
+        let chains = recovered.damage.iter().filter(|damage| damage.what == Fault::Chain).count();
+        assert!(chains >= 1, "{:?}", recovered.damage);
+    }
+}
+
 #[test]
 fn bytes_that_imitate_a_group_do_not_pass_for_one() {
     let made = folder();
