@@ -129,6 +129,7 @@ fn options(path: &std::path::Path) -> Options {
         restored: false,
         restored_ended: false,
         confirm_clock: false,
+        boot: "this boot".into(),
         accounts: conformance::accounts(),
         clock: Arc::new(System),
         metrics: None,

@@ -158,7 +158,8 @@ pub fn money(value: &str, currency: &str) -> Money {
     Money { value: Decimal::parse(value).expect("a number"), currency: Currency::parse(currency).expect("a code") }
 }
 
-fn feed(store: &dyn Store) -> Vec<serde_json::Value> {
+/// The feed's events as JSON.
+pub fn feed(store: &dyn Store) -> Vec<serde_json::Value> {
     let entries = store.events(Position(0), 10_000).expect("readable");
     entries.iter().map(|entry| serde_json::from_slice(&entry.event).expect("JSON")).collect()
 }
@@ -174,6 +175,7 @@ pub async fn suite<S: Subject>(mut fresh: impl FnMut() -> S) {
     sources_of_an_account_tell_a_payment_once(fresh()).await;
     an_expectation_is_fulfilled_once(fresh()).await;
     registrations_answer_as_promised(fresh()).await;
+    an_expectation_that_expired_is_registered_anew(fresh()).await;
     a_late_expectation_settles_what_was_held(fresh()).await;
     indicators_count_once_and_the_right_one_is_never_shut_out(fresh()).await;
     orders_go_out_one_at_a_time_and_in_order(fresh()).await;
@@ -273,6 +275,25 @@ async fn registrations_answer_as_promised<S: Subject>(mut subject: S) {
     assert_eq!(register("7500", Some("9")).await, Err(ExpectError::TooManyOpen));
     let stranger = Registration { source: name("nobody"), ..expectation("paygol", "A", "1", "CLP", at) };
     assert_eq!(store.expect(stranger).await, Err(ExpectError::NoSource));
+    store.close();
+}
+
+async fn an_expectation_that_expired_is_registered_anew<S: Subject>(mut subject: S) {
+    let store = subject.open();
+    let at = subject.clock().now();
+    let first = store.expect(expectation("paygol", "A", "7500", "CLP", at)).await.expect("new");
+    subject.clock().set(at + SignedDuration::from_hours(25));
+    let now = subject.clock().now();
+    let late = store.commit(Said::paid("A", "1").verified(now)).await.expect("kept");
+    assert_eq!(late.verdict, Verdict::Hold, "its time is over");
+    let again = store.expect(expectation("paygol", "A", "7500", "CLP", now)).await.expect("new again");
+    assert!(!again.existed && again.expires_at > first.expires_at, "{again:?}");
+    let told: Vec<_> = feed(&*store).iter().map(|event| word(event, "verdict")).collect();
+    assert_eq!(told, ["hold", "fulfil"], "what came too late is settled by it");
+    // What was fulfilled is not expected once more by asking again.
+    subject.clock().set(now + SignedDuration::from_hours(25));
+    let third = store.expect(expectation("paygol", "A", "7500", "CLP", subject.clock().now())).await.expect("known");
+    assert!(third.existed);
     store.close();
 }
 

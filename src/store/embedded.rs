@@ -81,6 +81,8 @@ pub struct Options {
     pub restored_ended: bool,
     /// Somebody has looked: the clock is right although the newest record says otherwise.
     pub confirm_clock: bool,
+    /// Which boot of the machine this is: an index of another one is not believed. Empty: none is.
+    pub boot: String,
     /// The sources' accounts.
     pub accounts: BTreeMap<SourceName, AccountName>,
     /// Tells the time.
@@ -167,6 +169,7 @@ impl Options {
             restored: false,
             restored_ended: false,
             confirm_clock: false,
+            boot: index::boot_id(),
             accounts: config.sources.iter().map(|s| (s.name.clone(), s.account.clone())).collect(),
             clock,
             metrics: None,

@@ -67,19 +67,18 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError`]: throw it away ([`Index::discard`]).
-    pub fn open(folder: &Path, store: [u8; 16]) -> Result<(Self, Option<Covered>), IndexError> {
+    pub fn open(folder: &Path, store: [u8; 16], boot: &str) -> Result<(Self, Option<Covered>), IndexError> {
         let failed = |source| IndexError { path: folder.to_owned(), source };
         let config = sled::Config::new().path(folder).cache_capacity(32 << 20).flush_every_ms(Some(1_000));
         let db = config.open().map_err(failed)?;
-        let boot = boot_id();
         let note = db.get(COVERED).map_err(failed)?;
         let covered = note.and_then(|note| {
             let fields = Fields::parse(&note)?;
-            let same = fields.array(1) == Some(store) && fields.text(2) == Some(boot.as_str());
+            let same = fields.array(1) == Some(store) && fields.text(2) == Some(boot);
             let covered = Covered { position: Position(fields.number(3)), chain: Digest(fields.array(4)?) };
             (same && !boot.is_empty()).then_some(covered)
         });
-        Ok((Self { db: RwLock::new(Some(db)), store, boot }, covered))
+        Ok((Self { db: RwLock::new(Some(db)), store, boot: boot.to_owned() }, covered))
     }
 
     /// Removes the folder of an index.
@@ -210,6 +209,6 @@ impl Index {
 }
 
 /// Changes with every boot of the machine; empty where the system has none, and then no index is believed.
-fn boot_id() -> String {
+pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }

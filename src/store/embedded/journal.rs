@@ -508,4 +508,15 @@ impl Journal {
 }
 
 #[cfg(test)]
+impl Reader {
+    /// From now on the disk takes nothing but what goes into the reserve.
+    pub(super) fn fill_disk(&self) {
+        let full = std::fs::File::options().read(true).write(true).open("/dev/full").expect("opens");
+        self.shelf.change().active.file = Arc::new(full);
+        // Where the next reserve is to be made: without one, what may not use it is refused.
+        std::fs::create_dir(self.shelf.folder.join("reserve.tmp")).expect("makes");
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -265,7 +265,8 @@ fn try_open(inner: &Inner) -> Result<(Journal, Seal, Index, Option<Covered>), St
     }
     let folder = options.path.join("index");
     // sled has been seen to panic on what it finds after a crash.
-    let opened = std::panic::catch_unwind(|| Index::open(&folder, journal.store_id()));
+    let (store_id, boot) = (journal.store_id(), options.boot.as_str());
+    let opened = std::panic::catch_unwind(|| Index::open(&folder, store_id, boot));
     let (index, covered) = match opened {
         Ok(Ok((index, Some(covered)))) if fits(&covered, &journal) => (index, Some(covered)),
         other => {
@@ -280,7 +281,7 @@ fn try_open(inner: &Inner) -> Result<(Journal, Seal, Index, Option<Covered>), St
                 }
             }
             Index::discard(&folder).map_err(|error| format!("removing the index: {error}"))?;
-            let opened = Index::open(&folder, journal.store_id());
+            let opened = Index::open(&folder, store_id, boot);
             (opened.map_err(|error| chain_of(&error))?.0, None)
         }
     };
@@ -309,7 +310,7 @@ fn build_anew(inner: &Inner, live: &Live) -> bool {
             return false;
         }
         let built = Index::discard(&folder).map_err(|error| error.to_string()).and_then(|()| {
-            let (fresh, _) = Index::open(&folder, live.store_id).map_err(|error| chain_of(&error))?;
+            let (fresh, _) = Index::open(&folder, live.store_id, &inner.options.boot).map_err(|error| chain_of(&error))?;
             bring_up(&fresh, &live.reader, &live.keys, None, &inner.shared).map_err(|error| chain_of(&error))?;
             Ok(fresh)
         });

@@ -1,9 +1,11 @@
 //! The embedded store against the suite of every store, and against a model of ten lines.
 
+mod believed;
 mod doubt;
 mod failures;
 mod fingerprints;
 mod rebuilt;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,6 +53,7 @@ impl Folder {
             restored: false,
             restored_ended: false,
             confirm_clock: false,
+            boot: "this boot".into(),
             accounts: conformance::accounts(),
             clock: Arc::new(self.clock.clone()),
             metrics: None,

@@ -119,6 +119,45 @@ async fn both_sides_of_a_conflict_keep_their_bodies_while_nobody_has_settled_it(
     store.close();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_held_events_of_several_sources_the_oldest_fulfils() {
+    let folder = Folder::new();
+    let store = folder.start();
+    let at = folder.clock.now();
+    // The order is first heard of at one source, and paid first at the other.
+    store.expect(expectation("paygol", "A", "1.00", "CLP", at)).await.expect("registered");
+    let oldest = Said { source: "paygol-b", ..Said::paid("A", "1") };
+    let oldest = store.commit(oldest.verified(at)).await.expect("kept");
+    let later = store.commit(Said::paid("A", "2").verified(at)).await.expect("kept");
+    assert_eq!((oldest.verdict, later.verdict), (Verdict::Hold, Verdict::Hold));
+    folder.clock.set(at + SignedDuration::from_hours(25));
+    store.expect(expectation("paygol", "A", "7500", "CLP", folder.clock.now())).await.expect("settles one");
+    let feed = conformance::feed(&store);
+    let settled: Vec<_> = feed.iter().filter(|event| event["data"]["relates_to"]["as"] == "settles").collect();
+    assert_eq!(settled.len(), 1, "one payment fulfils one expectation");
+    assert_eq!(settled[0]["data"]["relates_to"]["id"].as_str(), oldest.event.map(|id| id.to_string()).as_deref());
+    store.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_signed_before_an_expectation_was_registered_anew_came_before_it() {
+    let folder = Folder::new();
+    let store = folder.start();
+    let at = folder.clock.now();
+    store.expect(expectation("paygol", "A", "7500", "CLP", at)).await.expect("registered");
+    folder.clock.set(at + SignedDuration::from_hours(25));
+    let between = store.commit(Said::paid("B", "1").verified(folder.clock.now())).await.expect("kept");
+    store.expect(expectation("paygol", "A", "7500", "CLP", folder.clock.now())).await.expect("registered anew");
+    conformance::until("all of it is in the index", || store.figures().index_lag == 0).await;
+    let live = store.0.live.get().expect("open");
+    let account = &live.accounts[&conformance::name("paygol")];
+    let key = live.keys.order(account, &crate::event::OrderId::new("A").expect("an order"));
+    let Ok(Some(super::super::state::Value::Order(order))) = live.index.get(&key) else { panic!("is known") };
+    let expected = order.expectation(crate::event::Kind::Payment).expect("registered");
+    assert!(expected.registered > between.notification.position(), "an ambiguous string of then would be believed");
+    store.close();
+}
+
 fn came_back_with(getid: u32, at: Timestamp) -> crate::provider::Verified {
     use crate::config::{ClickGem, Pages, ProviderSettings, Secret, Source};
     use crate::provider::browser::PageUrl;
