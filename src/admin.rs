@@ -9,6 +9,7 @@ mod expectations;
 mod feed;
 mod health;
 mod problem;
+mod reloads;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -35,24 +36,24 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{self, Secret, Source};
 use crate::drain::Tasks;
 use crate::listener::commit::Slot;
 use crate::listener::connection::{Http, Tracked};
 use crate::listener::watch::{Pace, Watch};
-use crate::listener::{Door, Routes, body};
+use crate::listener::{Door, Site, Sites, body};
 use crate::metrics::Metrics;
 use crate::quarantine::Quarantine;
 use crate::relay::health::Health;
 use crate::sink::feed::Feed;
 use crate::store::{NOT_OPEN, Store, StoreError, Unavailable};
 use problem::Problem;
+pub use reloads::Reloads;
 
 /// A bound socket that accepts nothing yet.
 pub struct Admin {
     door: Door,
     router: Router,
-    token: Option<Arc<Secret>>,
+    sites: Sites,
 }
 
 /// What the answers are made from.
@@ -67,19 +68,17 @@ pub struct Desk {
     pub clock: Arc<dyn Clock>,
     /// Where blocking reads run.
     pub tasks: Tasks,
-    /// Sources with their providers, in the config's order.
-    pub routes: Arc<Routes>,
+    /// The configuration in force, with its sources.
+    pub sites: Sites,
+    /// When it was loaded, and why another one was not.
+    pub reloads: Reloads,
     /// Asked for its size; `None` where it could not be opened.
     pub quarantine: Option<Quarantine>,
     /// Ends when the public listener stops.
     pub draining: CancellationToken,
-    /// The sources as configured.
-    pub sources: Vec<Source>,
-    /// How the world reaches the public listener.
-    pub public_url: String,
     /// The relay's state; `None`: there is the feed alone.
     pub relay: Option<Health>,
-    /// When the daemon started, and read its config.
+    /// When the daemon started.
     pub started_at: Timestamp,
 }
 
@@ -102,12 +101,10 @@ impl Admin {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(settings: &config::Admin, desk: Desk) -> io::Result<Self> {
-        Ok(Self {
-            door: Door::bind(settings.address, MAX_CONNECTIONS).await?,
-            router: router(Arc::new(desk)),
-            token: settings.token.clone().map(Arc::new),
-        })
+    pub async fn bind(desk: Desk) -> io::Result<Self> {
+        let sites = desk.sites.clone();
+        let door = Door::bind(sites.now().config.admin.address).await?;
+        Ok(Self { door, router: router(Arc::new(desk)), sites })
     }
 
     /// The bound address, with the port that the system chose.
@@ -120,18 +117,18 @@ impl Admin {
 
     /// Accepts until `tasks` stop. Every connection is one of the tasks.
     pub async fn run(self, tasks: Tasks) {
-        let Self { door, router, token } = self;
+        let Self { door, router, sites } = self;
         let http = Http::new(PACE, MAX_HEADER_BYTES);
         let stop = tasks.stopping();
         let serve = |stream: TcpStream, _: SocketAddr, slot: Slot| {
-            let (http, router, token, stop) = (http.clone(), router.clone(), token.clone(), stop.clone());
+            let (http, router, sites, stop) = (http.clone(), router.clone(), sites.clone(), stop.clone());
             tasks.spawn("admin connection", async move {
                 let _slot = slot;
-                let service = |watch| OneConnection { router, token, watch };
+                let service = |watch| OneConnection { router, sites, watch };
                 http.serve(stream, stop, service, problem::head_fault).await;
             });
         };
-        door.accept(pin!(stop.cancelled()), serve, |_| problem::too_many_connections()).await;
+        door.accept(pin!(stop.cancelled()), || MAX_CONNECTIONS, serve, |_| problem::too_many_connections()).await;
     }
 }
 
@@ -172,7 +169,7 @@ impl Desk {
 /// The service of one connection.
 struct OneConnection {
     router: Router,
-    token: Option<Arc<Secret>>,
+    sites: Sites,
     watch: Watch,
 }
 
@@ -182,9 +179,9 @@ impl Service<Request<Incoming>> for OneConnection {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (router, token, watch) = (self.router.clone(), self.token.clone(), self.watch.clone());
+        let (router, site, watch) = (self.router.clone(), self.sites.now(), self.watch.clone());
         Box::pin(async move {
-            let response = answer(router, token, request, &watch).await.unwrap_or_else(|(problem, whole)| {
+            let response = answer(router, &site, request, &watch).await.unwrap_or_else(|(problem, whole)| {
                 let mut response = problem.into_response();
                 if !whole {
                     let close = http::HeaderValue::from_static("close");
@@ -201,7 +198,7 @@ impl Service<Request<Incoming>> for OneConnection {
 /// The router's answer, or a problem and whether the request's body was read whole before it.
 async fn answer(
     router: Router,
-    token: Option<Arc<Secret>>,
+    site: &Site,
     request: Request<Incoming>,
     watch: &Watch,
 ) -> Result<Response, (Problem, bool)> {
@@ -210,7 +207,8 @@ async fn answer(
     if let Some(why) = arrival.flaw {
         return Err((Problem::bad_request(why), false));
     }
-    auth::check(&parts, token.as_deref()).map_err(|problem| (problem, hyper::body::Body::is_end_stream(&body)))?;
+    auth::check(&parts, site.config.admin.token.as_ref())
+        .map_err(|problem| (problem, hyper::body::Body::is_end_stream(&body)))?;
     let body = body::collect(body, MAX_BODY_BYTES, watch).await.map_err(|rejection| (rejection.into(), false))?;
     watch.body_read();
     let request = Request::from_parts(parts, Full::new(body));

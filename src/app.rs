@@ -1,6 +1,7 @@
 //! The one place that knows all the others: opens the store and binds every socket first, starts second, and stops in
 //! one order.
 
+mod reload;
 #[cfg(test)]
 pub(crate) mod stage;
 
@@ -13,14 +14,14 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::admin::{Admin, Desk};
+use crate::admin::{Admin, Desk, Reloads};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::drain::Tasks;
 use crate::event::{Position, SourceName};
-use crate::listener::{Endpoint, Intake, Limits, Listener, Routes};
+use crate::listener::{Intake, Listener, Site, Sites};
 use crate::metrics::{Metrics, SourceMetrics};
-use crate::provider::{self, Ordinary};
+use crate::provider::Ordinary;
 use crate::quarantine::{Bounds, Quarantine};
 use crate::relay::Relay;
 use crate::relay::health::Health;
@@ -30,6 +31,8 @@ use crate::sink::feed::Feed;
 use crate::store::embedded::journal::disk::make_folder;
 use crate::store::embedded::{self, AMQP, Embedded, Enlisted};
 use crate::store::{Filter, Readiness, Store};
+use reload::Parts;
+pub use reload::{NotTaken, Reloader};
 
 /// A daemon whose sockets are bound and whose store is open, and which accepts nothing yet.
 pub struct App {
@@ -48,6 +51,7 @@ pub struct App {
     relay: Option<Relay>,
     /// Says whether the store knows where the relay's sink goes on.
     enlisted: Option<watch::Receiver<Enlisted>>,
+    reloader: Reloader,
     /// Says why the store failed for good.
     fatal: Option<watch::Receiver<Option<String>>>,
 }
@@ -190,27 +194,27 @@ impl App {
                 tasks: relaying.clone(),
             }),
         };
-        let endpoints = config.sources.iter().map(|source| Endpoint::new(source, provider::build(source), &metrics));
-        let routes = Arc::new(Routes::new(endpoints));
         let quarantine = quarantine(&config, &clock);
-        let limits =
-            Limits { max_body_bytes: config.listener.max_body_bytes, max_in_flight: config.listener.max_in_flight };
+        let config = Arc::new(config);
+        let site = Arc::new(Site::new(Arc::clone(&config), &metrics));
+        let (current, replaced) = watch::channel(Arc::clone(&site));
+        let sites = Sites::new(replaced);
+        let reloads = Reloads::new(clock.now());
         let intake = Intake::new(
-            Arc::clone(&routes),
+            sites.clone(),
             Arc::clone(&store),
             Arc::clone(&clock),
             serving.clone(),
             metrics.nowhere(),
             quarantine.clone(),
-            limits,
         );
-        let source_lines = routes.endpoints().iter().map(|endpoint| SourceLine {
+        let source_lines = site.routes.endpoints().iter().map(|endpoint| SourceLine {
             name: endpoint.source.clone(),
             url: format!("{}{}", config.listener.public_url, endpoint.path),
             ordinary: endpoint.provider.ordinary(),
         });
         let sources = source_lines.collect();
-        let seen = routes.endpoints().iter().map(|e| (e.source.clone(), e.metrics.clone())).collect();
+        let seen = site.routes.endpoints().iter().map(|e| (e.source.clone(), e.metrics.clone())).collect();
 
         if config.amqp.is_none() {
             // The feed is a part of this process: it is there as long as anything is.
@@ -218,8 +222,17 @@ impl App {
         }
         let address = config.listener.address;
         let failed = |what, address| move |source| AppError::Bind { what, address, source };
-        let listener = Listener::bind(&config.listener, intake, metrics.connections().clone()).await;
+        let listener = Listener::bind(sites.clone(), intake, metrics.connections().clone()).await;
         let listener = listener.map_err(failed("the public listener", address))?;
+        let reloader = Reloader::new(Parts {
+            current,
+            metrics: metrics.clone(),
+            clock: Arc::clone(&clock),
+            store: Arc::clone(&store),
+            quarantine: quarantine.clone(),
+            reloads: reloads.clone(),
+            tasks: asking.clone(),
+        });
         let desk = Desk {
             store: Arc::clone(&store),
             feed: Feed::new(Arc::clone(&store), asking.clone()),
@@ -227,20 +240,19 @@ impl App {
             metrics,
             clock,
             tasks: asking.clone(),
-            routes,
+            sites,
+            reloads,
             quarantine,
             draining: serving.stopping(),
-            sources: config.sources,
-            public_url: config.listener.public_url,
             relay: relay.as_ref().map(|relay| relay.health.clone()),
         };
         let address = config.admin.address;
-        let admin = Admin::bind(&config.admin, desk).await.map_err(failed("the admin listener", address))?;
+        let admin = Admin::bind(desk).await.map_err(failed("the admin listener", address))?;
         let addresses = Addresses {
             public: listener.address().map_err(failed("the public listener", address))?,
             admin: admin.address().map_err(failed("the admin listener", address))?,
         };
-        let consumers = config.feed_consumers;
+        let consumers = config.feed_consumers.clone();
         let (enlisted, fatal) = (None, None);
         Ok(Self {
             listener,
@@ -255,6 +267,7 @@ impl App {
             asking,
             relay,
             enlisted,
+            reloader,
             fatal,
         })
     }
@@ -274,6 +287,11 @@ impl App {
     /// The sources, in the config's order.
     pub fn sources(&self) -> &[SourceLine] {
         &self.sources
+    }
+
+    /// Puts other configurations in force while it runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Serves until `shutdown`, then stops in this order: accept no more; let requests in flight finish; let the relay

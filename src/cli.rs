@@ -51,7 +51,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Everything is bound and opened before anything is accepted. SIGTERM or SIGINT: what is in flight is
-finished within 10 seconds.
+finished within 10 seconds. SIGHUP: keys, sources and limits are read anew; a bad configuration is refused whole.
 
   quittance --config /etc/quittance/config.toml serve"
 )]

@@ -5,6 +5,7 @@
 
 pub mod problem;
 mod raw;
+mod reload;
 mod rules;
 pub mod secret;
 mod settings;
@@ -23,6 +24,7 @@ use crate::provider::browser::PageUrl;
 use crate::provider::rsa_recovery::PublicKey;
 pub use problem::{Problem, Problems};
 pub use raw::Env;
+pub use reload::needs_restart;
 pub use secret::Secret;
 pub use settings::is_consumer;
 pub use source::{CLICKPAY_FIELDS, CLICKPAY_OPTIONAL_FIELDS};

@@ -11,6 +11,7 @@ pub(crate) mod connection;
 pub(crate) mod intake;
 pub(crate) mod respond;
 pub(crate) mod routes;
+pub(crate) mod site;
 pub mod strict;
 #[cfg(test)]
 mod tests;
@@ -28,26 +29,23 @@ use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::config;
 use crate::drain::Tasks;
 use commit::Slot;
-use connection::Http;
-pub use intake::{Intake, Limits};
+pub use intake::Intake;
 pub use routes::{Endpoint, Routes};
-use watch::Pace;
+pub use site::{Site, Sites};
 
 /// A bound socket that accepts nothing yet.
 pub struct Listener {
     door: Door,
-    http: Http,
+    sites: Sites,
     intake: Intake,
     connections: IntGauge,
 }
 
-/// A bound socket with a limit on its connections.
+/// A bound socket, whose connections are counted.
 pub(crate) struct Door {
     socket: TcpListener,
-    max_connections: usize,
 }
 
 /// After an accept that failed for want of something (file descriptors, memory): time for it to come back.
@@ -58,19 +56,9 @@ impl Listener {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(settings: &config::Listener, intake: Intake, connections: IntGauge) -> io::Result<Self> {
-        let pace = Pace {
-            idle: settings.idle_timeout,
-            header: settings.header_timeout,
-            body: Some(settings.body_timeout),
-            request: Some(settings.request_timeout),
-        };
-        Ok(Self {
-            door: Door::bind(settings.address, settings.max_connections).await?,
-            http: Http::new(pace, settings.max_header_bytes),
-            intake,
-            connections,
-        })
+    pub async fn bind(sites: Sites, intake: Intake, connections: IntGauge) -> io::Result<Self> {
+        let address = sites.now().config.listener.address;
+        Ok(Self { door: Door::bind(address).await?, sites, intake, connections })
     }
 
     /// The bound address, with the port that the system chose.
@@ -83,37 +71,42 @@ impl Listener {
 
     /// Accepts until `tasks` stop. Every connection is one of the tasks.
     pub async fn run(self, tasks: Tasks) {
-        let Self { door, http, intake, connections } = self;
+        let Self { door, sites, intake, connections } = self;
         let stop = tasks.stopping();
         let refuse = intake.clone();
         let serve = |stream: TcpStream, peer: SocketAddr, slot: Slot| {
-            let (http, intake, stop, open) = (http.clone(), intake.clone(), stop.clone(), Open::new(&connections));
+            let (site, intake, stop, open) = (sites.now(), intake.clone(), stop.clone(), Open::new(&connections));
             tasks.spawn("connection", async move {
                 let _open = (slot, open);
                 let (service, fault) =
                     (|watch| intake.connection(watch, peer.ip()), |fault| intake.head_fault(fault, peer.ip()));
+                let http = site.http.clone();
+                drop(site); // an old configuration must not live as long as an idle connection
                 http.serve(stream, stop, service, fault).await;
             });
         };
-        door.accept(pin!(stop.cancelled()), serve, |peer| refuse.too_many_connections(peer.ip())).await;
+        let max_connections = || sites.now().config.listener.max_connections;
+        door.accept(pin!(stop.cancelled()), max_connections, serve, |peer| refuse.too_many_connections(peer.ip()))
+            .await;
     }
 }
 
 impl Door {
-    /// Binds a socket that will hold at most `max_connections`.
-    pub(crate) async fn bind(address: SocketAddr, max_connections: usize) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, max_connections })
+    /// Binds a socket.
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await? })
     }
     /// The bound address.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Hands every connection to `serve` with its place, until `stop`. Those above the limit get `refusal` and are
-    /// closed at once.
+    /// Hands every connection to `serve` with its place, until `stop`. Those above `max_connections` get `refusal` and
+    /// are closed at once.
     pub(crate) async fn accept(
         self,
         mut stop: impl Future<Output = ()> + Unpin,
+        max_connections: impl Fn() -> usize,
         serve: impl Fn(TcpStream, SocketAddr, Slot),
         refusal: impl Fn(SocketAddr) -> Bytes,
     ) {
@@ -128,7 +121,7 @@ impl Door {
                 Ok((stream, peer)) => {
                     // Answers are one small write each: nothing to gather. A socket that cannot is as good.
                     let _ = stream.set_nodelay(true);
-                    match Slot::take(&open, self.max_connections) {
+                    match Slot::take(&open, max_connections()) {
                         Some(slot) => serve(stream, peer, slot),
                         // One try: who is too many is not waited for.
                         None => drop(stream.try_write(&refusal(peer))),

@@ -1,24 +1,26 @@
 //! Every series the daemon shows, in one struct that is passed in; nothing registers itself anywhere.
 //!
 //! Names and labels are a promise (interface, section 6). Labels come from closed sets: a path, an id or a text from
-//! outside never becomes one. What a request touches is resolved once per source at the start ([`SourceMetrics`]), so
+//! outside never becomes one. What a request touches is resolved once per source and configuration ([`SourceMetrics`]), so
 //! that no label is hashed on the way to an answer.
 
+mod source;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::config::{ProviderSettings, Source};
-use crate::event::{SourceName, Verdict};
-use crate::store::{Alarm, Figures, Outcome};
+use crate::config::Source;
+use crate::event::SourceName;
+use crate::store::Figures;
+use source::Families;
+pub use source::SourceMetrics;
 
 crate::event::status::words! {
     /// The labels of `quittance_refusals_total`.
@@ -42,7 +44,8 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     process: Registry,
-    sources: BTreeMap<SourceName, SourceMetrics>,
+    families: Families,
+    sources: RwLock<BTreeMap<SourceName, SourceMetrics>>,
     nowhere: SourceMetrics,
     commit: CommitMetrics,
     relay: RelayMetrics,
@@ -53,25 +56,8 @@ struct Inner {
     journal_damage: IntCounter,
     index_lag: IntGauge,
     rebuild_progress: prometheus::Gauge,
-    started: Timestamp,
-}
-
-/// What is counted at one source, every label resolved. A cheap clone.
-#[derive(Clone)]
-pub struct SourceMetrics(Arc<SourceInner>);
-
-struct SourceInner {
-    accepted: IntCounter,
-    duplicate: IntCounter,
-    conflict: IntCounter,
-    refused: IntCounter,
-    refusals: Vec<IntCounter>,
-    events: Vec<IntCounter>,
-    keys: Vec<IntCounter>,
-    alarms: Vec<IntCounter>,
-    ack_seconds: Histogram,
-    /// Milliseconds since 1970 of the newest authentic notification; `i64::MIN` before the first.
-    last_received: AtomicI64,
+    reloaded: IntGauge,
+    reloaded_at: prometheus::Gauge,
 }
 
 /// What the committer measures. A cheap clone; the default one is registered nowhere.
@@ -92,7 +78,6 @@ pub struct RelayMetrics {
     dead_letters: IntGauge,
 }
 
-const ALARMS: [Alarm; 5] = [Alarm::Conflict, Alarm::Restring, Alarm::CrossType, Alarm::WrongIndicator, Alarm::GetId];
 /// From a tenth of what one sync costs to the request timeout's order of magnitude.
 const LATENCY_BUCKETS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
@@ -107,24 +92,21 @@ impl Metrics {
     pub fn new(sources: &[Source], now: Timestamp) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("quittance".to_owned()), None)?;
         let families = Families::new(&registry)?;
-        let by_name = sources.iter().map(|source| {
-            (source.name.clone(), families.of_source(source.name.as_str(), number_of_keys(&source.provider)))
-        });
-        let sources: BTreeMap<_, _> = by_name.collect();
         let silence_seconds = gauges(&registry, "source_silence_seconds", "Since the last authentic notification")?;
         let quarantine_bytes = gauges(&registry, "quarantine_bytes", "Bytes of refused notifications that are kept")?;
-        for name in sources.keys() {
-            quarantine_bytes.with_label_values(&[name.as_str()]).set(0);
-        }
         let build = IntGaugeVec::new(Opts::new("build_info", "The running version"), &["version"])?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // The conventional names, which dashboards know, and so without our prefix.
         let process = Registry::new();
         process.register(Box::new(ProcessCollector::for_self()))?;
-        Ok(Self(Arc::new(Inner {
-            nowhere: families.of_source("none", 0),
-            sources,
+        let reloaded = gauge(&registry, "config_last_reload_successful", "1 unless the last reload was refused")?;
+        let help = "When the running configuration was loaded, seconds since 1970";
+        let reloaded_at = float(&registry, "config_last_reload_success_timestamp_seconds", help)?;
+        let metrics = Self(Arc::new(Inner {
+            nowhere: families.nowhere(now),
+            families,
+            sources: RwLock::default(),
             commit: CommitMetrics::registered(&registry)?,
             relay: RelayMetrics::registered(&registry)?,
             connections: gauge(&registry, "connections", "Open connections of the public listener")?,
@@ -134,15 +116,43 @@ impl Metrics {
             journal_damage: counter(&registry, "journal_damage_total", "Places of the journal found damaged")?,
             index_lag: gauge(&registry, "index_lag_records", "Records that the index does not hold yet")?,
             rebuild_progress: float(&registry, "index_rebuild_progress_ratio", "Share of the index that is built")?,
-            started: now,
+            reloaded,
+            reloaded_at,
             registry,
             process,
-        })))
+        }));
+        metrics.adopt(sources, now);
+        Ok(metrics)
+    }
+
+    /// Goes on with these sources, from a configuration that was loaded `now`. Call it before their handles are asked
+    /// for.
+    pub fn adopt(&self, sources: &[Source], now: Timestamp) {
+        let inner = &*self.0;
+        let mut known = inner.sources.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, metrics) in known.iter().filter(|(name, _)| sources.iter().all(|source| source.name != **name)) {
+            inner.families.forget(name.as_str(), metrics);
+            let _ = inner.silence_seconds.remove_label_values(&[name.as_str()]);
+            let _ = inner.quarantine_bytes.remove_label_values(&[name.as_str()]);
+        }
+        let resolved = sources.iter().map(|source| {
+            inner.quarantine_bytes.with_label_values(&[source.name.as_str()]);
+            (source.name.clone(), inner.families.of_source(source, known.get(&source.name), now))
+        });
+        let resolved = resolved.collect();
+        *known = resolved;
+        inner.reloaded.set(1);
+        inner.reloaded_at.set(now.as_millisecond() as f64 / 1000.0);
+    }
+    /// Notes that a configuration was refused: the former one is still in force.
+    pub fn reload_refused(&self) {
+        self.0.reloaded.set(0);
     }
 
     /// The handles of a source; those of `none` where there is no such source.
     pub fn source(&self, name: &SourceName) -> SourceMetrics {
-        self.0.sources.get(name).unwrap_or(&self.0.nowhere).clone()
+        let sources = self.0.sources.read().unwrap_or_else(PoisonError::into_inner);
+        sources.get(name).unwrap_or(&self.0.nowhere).clone()
     }
     /// The handles for what happened at no source: unknown paths, unreadable heads.
     pub fn nowhere(&self) -> SourceMetrics {
@@ -162,7 +172,9 @@ impl Metrics {
     }
     /// Sets the bytes that a source's quarantine holds.
     pub fn quarantine_bytes(&self, source: &SourceName, bytes: u64) {
-        if self.0.sources.contains_key(source) {
+        // Held while it is set: a source that a reload takes away must not come back by this.
+        let sources = self.0.sources.read().unwrap_or_else(PoisonError::into_inner);
+        if sources.contains_key(source) {
             self.0.quarantine_bytes.with_label_values(&[source.as_str()]).set(as_i64(bytes));
         }
     }
@@ -180,71 +192,14 @@ impl Metrics {
         inner.relay.backlog.set(as_i64(figures.backlog));
         inner.relay.oldest_seconds.set(figures.oldest.as_secs_f64());
         inner.relay.dead_letters.set(as_i64(figures.dead_letters));
-        for (name, source) in &inner.sources {
-            let since = source.last_received().unwrap_or(inner.started);
-            let silent = now.duration_since(since).as_secs().max(0);
-            inner.silence_seconds.with_label_values(&[name.as_str()]).set(silent);
+        {
+            let sources = inner.sources.read().unwrap_or_else(PoisonError::into_inner);
+            for (name, source) in sources.iter() {
+                inner.silence_seconds.with_label_values(&[name.as_str()]).set(source.silence(now));
+            }
         }
         let families = [inner.registry.gather(), inner.process.gather()].concat();
         TextEncoder::new().encode_to_string(&families)
-    }
-}
-
-impl SourceMetrics {
-    /// Counts a kept notification by what came of it.
-    pub fn kept(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::New => self.0.accepted.inc(),
-            Outcome::Duplicate => self.0.duplicate.inc(),
-            Outcome::Conflict => self.0.conflict.inc(),
-        }
-    }
-    /// Counts a refusal; `None` for a path that no source has.
-    pub fn refused(&self, reason: Option<RefusalReason>) {
-        self.0.refused.inc();
-        if let Some(counter) = reason.and_then(|reason| self.0.refusals.get(usize::from(reason.code()))) {
-            counter.inc();
-        }
-    }
-    /// Counts an event.
-    pub fn event(&self, verdict: Verdict) {
-        if let Some(counter) = self.0.events.get(usize::from(verdict.code())) {
-            counter.inc();
-        }
-    }
-    /// Counts which key held, by its position in the config from 1.
-    pub fn verified_with(&self, key: u16) {
-        if let Some(counter) = usize::from(key).checked_sub(1).and_then(|index| self.0.keys.get(index)) {
-            counter.inc();
-        }
-    }
-    /// Counts what looked like forgery.
-    pub fn alarm(&self, alarm: Alarm) {
-        if let Some(counter) = ALARMS.iter().position(|known| *known == alarm).and_then(|at| self.0.alarms.get(at)) {
-            counter.inc();
-        }
-    }
-    /// Measures from a request's first byte to its answer.
-    pub fn answered_after(&self, elapsed: Duration) {
-        self.0.ack_seconds.observe(elapsed.as_secs_f64());
-    }
-    /// Notes that an authentic notification arrived; also at the start, from what the store holds.
-    pub fn received_at(&self, at: Timestamp) {
-        self.0.last_received.fetch_max(at.as_millisecond(), Ordering::Relaxed);
-    }
-    /// When the newest authentic notification arrived.
-    pub fn last_received(&self) -> Option<Timestamp> {
-        let millis = self.0.last_received.load(Ordering::Relaxed);
-        (millis != i64::MIN).then(|| Timestamp::from_millisecond(millis).ok()).flatten()
-    }
-    /// Counts since the start: accepted, duplicate, conflict, refused.
-    pub fn outcomes(&self) -> [(&'static str, u64); 4] {
-        [
-            ("accepted", self.0.accepted.get()),
-            ("duplicate", self.0.duplicate.get()),
-            ("conflict", self.0.conflict.get()),
-            ("refused", self.0.refused.get()),
-        ]
     }
 }
 
@@ -312,66 +267,6 @@ impl RelayMetrics {
     }
 }
 
-/// The families with a `source` label, from which the handles of each source are resolved.
-struct Families {
-    notifications: IntCounterVec,
-    refusals: IntCounterVec,
-    events: IntCounterVec,
-    keys: IntCounterVec,
-    alarms: IntCounterVec,
-    ack_seconds: HistogramVec,
-}
-
-impl Families {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let family = |name: &str, help: &str, label: &str| {
-            let family = IntCounterVec::new(Opts::new(name, help), &["source", label])?;
-            registry.register(Box::new(family.clone()))?;
-            Ok::<_, prometheus::Error>(family)
-        };
-        let ack = HistogramOpts::new("ack_seconds", "From a notification's first byte to its answer");
-        let ack_seconds = HistogramVec::new(ack.buckets(LATENCY_BUCKETS.to_vec()), &["source"])?;
-        registry.register(Box::new(ack_seconds.clone()))?;
-        Ok(Self {
-            notifications: family("notifications_total", "Requests, by what came of them", "outcome")?,
-            refusals: family("refusals_total", "Refused requests, by reason", "reason")?,
-            events: family("events_total", "Events, by verdict", "verdict")?,
-            keys: family("verified_with_key_total", "Authentic notifications, by the key that held", "key")?,
-            alarms: family("forgery_alarms_total", "What looked like forgery", "kind")?,
-            ack_seconds,
-        })
-    }
-
-    fn of_source(&self, name: &str, keys: usize) -> SourceMetrics {
-        let resolve = |family: &IntCounterVec, labels: &[&str]| {
-            labels.iter().map(|label| family.with_label_values(&[name, label])).collect::<Vec<_>>()
-        };
-        let outcome = |label| self.notifications.with_label_values(&[name, label]);
-        let keys: Vec<String> = (1..=keys).map(|key| key.to_string()).collect();
-        SourceMetrics(Arc::new(SourceInner {
-            accepted: outcome("accepted"),
-            duplicate: outcome("duplicate"),
-            conflict: outcome("conflict"),
-            refused: outcome("refused"),
-            refusals: resolve(&self.refusals, &RefusalReason::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
-            events: resolve(&self.events, &Verdict::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>()),
-            keys: resolve(&self.keys, &keys.iter().map(String::as_str).collect::<Vec<_>>()),
-            alarms: resolve(&self.alarms, &ALARMS.map(Alarm::label)),
-            ack_seconds: self.ack_seconds.with_label_values(&[name]),
-            last_received: AtomicI64::new(i64::MIN),
-        }))
-    }
-}
-
-fn number_of_keys(provider: &ProviderSettings) -> usize {
-    match provider {
-        ProviderSettings::ClickPay(settings) => settings.public_keys.len(),
-        ProviderSettings::Paygol(settings) => settings.secrets.len(),
-        ProviderSettings::PaygolLegacy(settings) => settings.secrets.len(),
-        ProviderSettings::ClickKw(_) | ProviderSettings::ClickGem(_) => 1,
-    }
-}
-
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     let gauge = IntGauge::new(name, help)?;
     registry.register(Box::new(gauge.clone()))?;
@@ -403,8 +298,9 @@ fn as_i64(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{OrderIdFrom, Paygol, Secret};
-    use crate::event::AccountName;
+    use crate::config::{OrderIdFrom, Paygol, ProviderSettings, Secret};
+    use crate::event::{AccountName, Verdict};
+    use crate::store::{Alarm, Outcome};
 
     fn source() -> Source {
         let secret = || Secret::new("0123456789abcdef".to_owned());

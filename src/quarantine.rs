@@ -19,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -117,13 +117,15 @@ struct Inner {
 
 struct Shared {
     folder: PathBuf,
-    bounds: Bounds,
+    bounds: RwLock<Bounds>,
     clock: Arc<dyn Clock>,
     seal: Seal,
-    rings: BTreeMap<SourceName, Mutex<Ring>>,
+    rings: RwLock<Rings>,
     dropped: AtomicU64,
     damaged: AtomicU64,
 }
+
+type Rings = BTreeMap<SourceName, Mutex<Ring>>;
 
 struct Offer {
     source: SourceName,
@@ -153,18 +155,17 @@ impl Quarantine {
             let is_folder = entry.file_type().map_err(failed)?.is_dir();
             names.extend(entry.file_name().to_str().and_then(SourceName::new).filter(|_| is_folder));
         }
-        let mut shared = Shared {
+        let shared = Shared {
             folder: folder.to_owned(),
-            bounds,
+            bounds: RwLock::new(bounds),
             clock,
             seal,
-            rings: BTreeMap::new(),
+            rings: RwLock::default(),
             dropped: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
         };
         for name in names {
-            let ring = shared.scan(&name)?;
-            shared.rings.insert(name, Mutex::new(ring));
+            shared.add(name, bounds)?;
         }
         let shared = Arc::new(shared);
         shared.sweep();
@@ -186,9 +187,31 @@ impl Quarantine {
         }
     }
 
+    /// Goes on with these sources and bounds. What is above a smaller bound goes when the next entry comes; what lies of
+    /// a source that is configured no more ages like all others. Blocks.
+    ///
+    /// # Errors
+    /// [`QuarantineError`] when the folder of a new source cannot be made or read; the bounds hold all the same.
+    pub fn adopt<'s>(
+        &self,
+        sources: impl IntoIterator<Item = &'s SourceName>,
+        bounds: Bounds,
+    ) -> Result<(), QuarantineError> {
+        let shared = &self.0.shared;
+        *shared.bounds.write().unwrap_or_else(PoisonError::into_inner) = bounds;
+        shared.rings().values().for_each(|ring| lock(ring).bound(bounds.max_bytes));
+        for name in sources {
+            let known = shared.rings().contains_key(name);
+            if !known {
+                shared.add(name.clone(), bounds)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What is kept of a source, oldest first.
     pub fn entries(&self, source: &SourceName) -> Vec<Entry> {
-        self.0.shared.rings.get(source).map(|ring| lock(ring).entries().cloned().collect()).unwrap_or_default()
+        self.0.shared.rings().get(source).map(|ring| lock(ring).entries().cloned().collect()).unwrap_or_default()
     }
 
     /// An entry with its request as it came; `None` when there is none of that name. Blocks.
@@ -197,7 +220,8 @@ impl Quarantine {
     /// [`QuarantineError`] when its file cannot be read, or is damaged.
     pub fn read(&self, id: QuarantineId) -> Result<Option<Kept>, QuarantineError> {
         let shared = &self.0.shared;
-        let Some(source) = shared.rings.iter().find_map(|(name, ring)| lock(ring).has(id).then_some(name)) else {
+        let rings = shared.rings();
+        let Some(source) = rings.iter().find_map(|(name, ring)| lock(ring).has(id).then_some(name)) else {
             return Ok(None);
         };
         let path = shared.path(source, id);
@@ -220,7 +244,7 @@ impl Quarantine {
     pub fn figures(&self) -> Figures {
         let shared = &self.0.shared;
         Figures {
-            bytes: shared.rings.iter().map(|(name, ring)| (name.clone(), lock(ring).bytes())).collect(),
+            bytes: shared.rings().iter().map(|(name, ring)| (name.clone(), lock(ring).bytes())).collect(),
             dropped: shared.dropped.load(Ordering::Relaxed),
             damaged: shared.damaged.load(Ordering::Relaxed),
         }
@@ -239,16 +263,27 @@ impl Drop for Inner {
 }
 
 impl Shared {
+    fn rings(&self) -> RwLockReadGuard<'_, Rings> {
+        self.rings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a source, with what lies there already.
+    fn add(&self, name: SourceName, bounds: Bounds) -> Result<(), QuarantineError> {
+        let ring = self.scan(&name, bounds)?;
+        self.rings.write().unwrap_or_else(PoisonError::into_inner).insert(name, Mutex::new(ring));
+        Ok(())
+    }
+
     fn path(&self, source: &SourceName, id: QuarantineId) -> PathBuf {
         self.folder.join(source.as_str()).join(format!("{id}.{SUFFIX}"))
     }
 
     /// The ring of what lies in a source's folder. Only heads are read: a damaged rest shows when it is wanted.
-    fn scan(&self, source: &SourceName) -> Result<Ring, QuarantineError> {
+    fn scan(&self, source: &SourceName, bounds: Bounds) -> Result<Ring, QuarantineError> {
         let folder = self.folder.join(source.as_str());
         let failed = |source| QuarantineError::Folder { path: folder.clone(), source };
         make_folder(&folder).map_err(failed)?;
-        let mut ring = Ring::new(self.bounds.max_bytes);
+        let mut ring = Ring::new(bounds.max_bytes);
         let mut too_many = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -300,7 +335,8 @@ impl Shared {
 
     fn write(&self, offer: Offer) -> std::io::Result<()> {
         self.sweep();
-        let Some(ring) = self.rings.get(&offer.source) else {
+        let rings = self.rings();
+        let Some(ring) = rings.get(&offer.source) else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
@@ -336,9 +372,10 @@ impl Shared {
 
     /// Removes what is older than it may be.
     fn sweep(&self) {
-        let age = jiff::SignedDuration::try_from(self.bounds.max_age).unwrap_or(jiff::SignedDuration::MAX);
+        let max_age = self.bounds.read().unwrap_or_else(PoisonError::into_inner).max_age;
+        let age = jiff::SignedDuration::try_from(max_age).unwrap_or(jiff::SignedDuration::MAX);
         let Ok(oldest) = self.clock.now().checked_sub(age) else { return };
-        for (source, ring) in &self.rings {
+        for (source, ring) in self.rings().iter() {
             let old = lock(ring).take_older(oldest);
             for id in old {
                 remove(&self.path(source, id));

@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod cursor;
 pub mod embedded;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::event::{EventId, Kind, Money, NotificationId, OrderId, Position, SourceName, Status, Verdict};
+use crate::config::{Config, Retention};
+use crate::event::{AccountName, EventId, Kind, Money, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::{Bearer, Verified};
 
 /// What [`Store::id`] says until the journal is open.
@@ -88,6 +90,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`] when the journal cannot be read.
     fn order(&self, source: &SourceName, order: &OrderId) -> Result<Vec<TimelineEntry>, StoreError>;
 
+    /// Goes on under other terms, from the next commit on.
+    fn adopt(&self, terms: Terms);
+
     /// Whether it can sync and its keys are complete.
     fn readiness(&self) -> Readiness;
 
@@ -96,6 +101,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stops taking commits, finishes those that are queued, writes the last synced mark and the index. Blocks.
     fn close(&self);
+}
+
+/// What a configuration says to an open store, and may say anew while it runs.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The sources' accounts.
+    pub accounts: BTreeMap<SourceName, AccountName>,
+    /// Commits that may wait.
+    pub max_in_flight: usize,
+    /// Records the index may lag behind.
+    pub index_lag: usize,
+    /// What is kept how long.
+    pub retention: Retention,
+    /// `policy.fulfil = "never"`.
+    pub fulfil_never: bool,
 }
 
 /// What came of a commit.
@@ -406,6 +426,19 @@ pub struct TimelineEntry {
     /// The rest, by what it is.
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Terms {
+    /// What a configuration says.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            accounts: config.sources.iter().map(|source| (source.name.clone(), source.account.clone())).collect(),
+            max_in_flight: config.listener.max_in_flight,
+            index_lag: config.store.index_lag,
+            retention: config.retention,
+            fulfil_never: config.fulfil_never,
+        }
+    }
 }
 
 /// Whether the store takes notifications.

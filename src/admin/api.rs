@@ -74,7 +74,7 @@ pub async fn order(
     let (of, named) = (source.clone(), order.clone());
     let entries = desk.read("order", move |store| store.order(&of, &named)).await?;
     // An order nobody has heard of is an empty history; a source nobody has heard of is a mistake.
-    if entries.is_empty() && desk.sources.iter().all(|known| known.name != source) {
+    if entries.is_empty() && desk.sites.now().config.sources.iter().all(|known| known.name != source) {
         return Err(missing());
     }
     Ok(Json(json!({ "source": source, "order_id": order, "entries": entries })))

@@ -37,7 +37,8 @@ fn read(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Result<(Registration, 
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json"));
     }
     let value: Value = serde_json::from_slice(body).map_err(|_| Problem::bad_request("the body is not JSON"))?;
-    let provider_at = |at: usize| desk.routes.endpoints().get(at).map(|endpoint| &*endpoint.provider);
-    expectation::read(&value, &desk.sources, provider_at, &desk.public_url, desk.clock.now())
+    let site = desk.sites.now();
+    let provider_at = |at: usize| site.routes.endpoints().get(at).map(|endpoint| &*endpoint.provider);
+    expectation::read(&value, &site.config.sources, provider_at, &site.config.listener.public_url, desk.clock.now())
         .map_err(Problem::unprocessable)
 }

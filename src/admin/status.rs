@@ -21,6 +21,7 @@ fn document(desk: &Desk) -> Value {
     // The feed is read from here: whoever reads this is connected to it.
     let feed = Snapshot { connected: true, blocked: false, last_error: None };
     let relay = desk.relay.as_ref().map_or(feed, Health::snapshot);
+    let (loaded_at, last_reload_error) = desk.reloads.snapshot();
     let id: String = desk.store.id().iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -41,22 +42,23 @@ fn document(desk: &Desk) -> Value {
             "blocked": relay.blocked,
             "last_error": relay.last_error,
         },
-        "config": { "loaded_at": rfc3339(desk.started_at), "last_reload_error": null },
+        "config": { "loaded_at": rfc3339(loaded_at), "last_reload_error": last_reload_error },
     })
 }
 
 fn sources(desk: &Desk) -> Vec<Value> {
+    let site = desk.sites.now();
     let source = |endpoint: &crate::listener::Endpoint| {
         let outcomes = endpoint.metrics.outcomes().into_iter();
         let outcomes: Map<String, Value> = outcomes.map(|(word, count)| (word.to_owned(), count.into())).collect();
         json!({
             "name": endpoint.source,
             "provider": endpoint.provider.word(),
-            "url": format!("{}{}", desk.public_url, endpoint.path),
+            "url": format!("{}{}", site.config.listener.public_url, endpoint.path),
             "ordinary_verdict": endpoint.provider.ordinary().verdict,
             "last_received_at": endpoint.metrics.last_received().map(rfc3339),
             "outcomes": outcomes,
         })
     };
-    desk.routes.endpoints().iter().map(|endpoint| source(endpoint)).collect()
+    site.routes.endpoints().iter().map(|endpoint| source(endpoint)).collect()
 }

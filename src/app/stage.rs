@@ -23,7 +23,7 @@ use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceNam
 use crate::provider::Verified;
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter, Kept, Outcome, Page, Pending, Readiness, Registered,
-    Registration, Settled, Store, StoreError, TimelineEntry, Unavailable,
+    Registration, Settled, Store, StoreError, Terms, TimelineEntry, Unavailable,
 };
 
 /// The secret of the legacy source.
@@ -300,6 +300,7 @@ impl Store for Memory {
     fn order(&self, _: &SourceName, _: &OrderId) -> Result<Vec<TimelineEntry>, StoreError> {
         Ok(Vec::new())
     }
+    fn adopt(&self, _: Terms) {}
     fn readiness(&self) -> Readiness {
         self.readiness.lock().expect("no panic").clone()
     }

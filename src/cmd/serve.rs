@@ -2,22 +2,23 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::pin::pin;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, talk};
-use crate::app::{App, AppError, Options};
+use crate::app::{App, AppError, Options, Reloader};
 use crate::cli::Serve;
 use crate::config::{Config, Problem, Problems};
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; SIGHUP has it read its configuration anew.
 ///
 /// # Errors
 /// When it cannot start: an address or the store is taken, the runtime cannot be made, or the configuration does not fit
 /// the store.
 pub fn run(config: Config, file: &Path, arguments: &Serve) -> Result<(), Failure> {
-    match serve(config, arguments) {
+    match serve(config, file, arguments) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(failure(error, file)),
         Err(error) => Err(error.into()),
@@ -41,11 +42,11 @@ pub(super) fn failure(error: AppError, file: &Path) -> Failure {
     Failure::Config(Problems { file: file.display().to_string(), list: vec![problem] })
 }
 
-fn serve(config: Config, arguments: &Serve) -> anyhow::Result<Result<(), AppError>> {
+fn serve(config: Config, file: &Path, arguments: &Serve) -> anyhow::Result<Result<(), AppError>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         // Asked for before anything is opened: a stop that comes early must find somebody who listens.
-        let shutdown = Shutdown::listen().context("listening for signals")?;
+        let signals = Signals::listen().context("listening for signals")?;
         let options = Options {
             restored: arguments.restored,
             restored_ended: arguments.restored_ended,
@@ -57,7 +58,8 @@ fn serve(config: Config, arguments: &Serve) -> anyhow::Result<Result<(), AppErro
             Err(error) => return Ok(Err(error)),
         };
         announce(&app);
-        Ok(app.run(shutdown.asked()).await)
+        let reloader = app.reloader();
+        Ok(app.run(signals.obeyed(&reloader, file)).await)
     })
 }
 
@@ -72,13 +74,13 @@ fn announce(app: &App) {
     talk(&format!("listening on http://{}", app.public_addr()));
 }
 
-struct Shutdown {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-impl Shutdown {
+impl Signals {
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -87,14 +89,32 @@ impl Shutdown {
         })
     }
 
-    async fn asked(mut self) {
+    /// Ends when a stop is asked for. Until then every SIGHUP is a reload; those that come during one are one more.
+    async fn obeyed(mut self, reloader: &Reloader, file: &Path) {
+        let mut stop = pin!(stop(&mut self.terminate, &mut self.interrupt));
         loop {
+            let reload = async {
+                self.hangup.recv().await;
+                reload(reloader, file).await;
+            };
+            // A configuration on a disk that hangs must not keep anybody from stopping.
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                // Left to its default it would end the process without draining.
-                _ = self.hangup.recv() => tracing::warn!("SIGHUP: this version reads its config at the start only"),
+                () = &mut stop => return,
+                () = reload => {}
             }
         }
     }
+}
+
+async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// One reload. What came of it is in the log and in `/api/v1/status`.
+async fn reload(reloader: &Reloader, file: &Path) {
+    tracing::info!(file = %file.display(), "SIGHUP: reading the configuration anew");
+    let _ = reloader.reload(file).await;
 }

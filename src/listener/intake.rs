@@ -25,7 +25,8 @@ use super::budget::LogBudget;
 use super::commit::{Commit, Note, Slot};
 use super::connection::{HeadFault, Tracked};
 use super::respond::{self, Rejection};
-use super::routes::{Endpoint, Routes};
+use super::routes::Endpoint;
+use super::site::{Site, Sites};
 use super::watch::{Arrival, Watch};
 use crate::clock::Clock;
 use crate::drain::Tasks;
@@ -40,24 +41,14 @@ use crate::store::{Store, Unavailable};
 pub struct Intake(Arc<Inner>);
 
 struct Inner {
-    routes: Arc<Routes>,
+    sites: Sites,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     nowhere: SourceMetrics,
     quarantine: Option<Quarantine>,
-    limits: Limits,
     in_flight: Arc<AtomicUsize>,
     budget: LogBudget,
-}
-
-/// What bounds a single request, beside its times.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Above: 413.
-    pub max_body_bytes: usize,
-    /// Requests that may wait for the committer; above: 503.
-    pub max_in_flight: usize,
 }
 
 /// Lines about refusals a second: an outsider decides how many there could be.
@@ -74,16 +65,15 @@ impl Intake {
     /// With everything that requests touch; `nowhere` counts what is at no source's path. `quarantine` is `None` where
     /// it could not be opened: receiving does not depend on it.
     pub fn new(
-        routes: Arc<Routes>,
+        sites: Sites,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         tasks: Tasks,
         nowhere: SourceMetrics,
         quarantine: Option<Quarantine>,
-        limits: Limits,
     ) -> Self {
         let (in_flight, budget) = (Arc::default(), LogBudget::new(REFUSALS_LOGGED_PER_SECOND));
-        Self(Arc::new(Inner { routes, store, clock, tasks, nowhere, quarantine, limits, in_flight, budget }))
+        Self(Arc::new(Inner { sites, store, clock, tasks, nowhere, quarantine, in_flight, budget }))
     }
 
     /// The service for one connection.
@@ -110,18 +100,19 @@ impl Intake {
 
     async fn handle(self, request: Request<Incoming>, watch: Watch, remote: IpAddr) -> Response<Bytes> {
         let arrival = watch.begin();
+        let site = self.0.sites.now();
         let (parts, body) = request.into_parts();
         let bodiless = body.is_end_stream();
         let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
         let path = parts.uri.path().to_owned();
-        let found = self.0.routes.find(&path).map(|(endpoint, rest)| (Arc::clone(endpoint), rest));
+        let found = site.routes.find(&path).map(|(endpoint, rest)| (Arc::clone(endpoint), rest));
         let endpoint = found.as_ref().map(|(endpoint, _)| Arc::clone(endpoint));
 
         let mut body_read = bodiless;
         let result = async {
             admit(&parts, arrival, endpoint.as_deref())?;
             let (endpoint, rest) = found.ok_or(Rejection::NoSuchPath)?;
-            let body = body::collect(body, self.0.limits.max_body_bytes, &watch).await?;
+            let body = body::collect(body, site.config.listener.max_body_bytes, &watch).await?;
             body_read = true;
             watch.body_read();
             failpoint::reach("after-read");
@@ -130,7 +121,7 @@ impl Intake {
             let query = uri.query().map(str::to_owned);
             let (path, rest) = (uri.path().to_owned(), rest.to_owned());
             let received = Received { method, path, rest, query, headers, body, remote, at };
-            self.keep(endpoint, received, arrival, &watch).await
+            self.keep(&site, endpoint, received, arrival, &watch).await
         }
         .await;
 
@@ -150,13 +141,14 @@ impl Intake {
     /// Verified, committed and answered, or why not.
     async fn keep(
         &self,
+        site: &Site,
         endpoint: Arc<Endpoint>,
         received: Received,
         arrival: Arrival,
         watch: &Watch,
     ) -> Result<Response<Bytes>, Rejection> {
         let at = received.at;
-        let slot = Slot::take(&self.0.in_flight, self.0.limits.max_in_flight)
+        let slot = Slot::take(&self.0.in_flight, site.config.listener.max_in_flight)
             .ok_or(Rejection::Unavailable(Unavailable::Overloaded))?;
         // A few dozen microseconds at most: handing it to another thread would cost more.
         let verified = match endpoint.provider.verify(received) {

@@ -50,6 +50,11 @@ impl Ring {
         Self { max_bytes, bytes: 0, entries: BTreeMap::new(), holders: BTreeMap::new(), by_bytes: BTreeSet::new() }
     }
 
+    /// Another bound; what is above it goes when room is made next.
+    pub(super) fn bound(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -11,9 +11,9 @@ use crate::clock::{Clock, System};
 use crate::config::Retention;
 use crate::metrics::Metrics;
 use crate::sink::Pending;
-use crate::store::Readiness;
 use crate::store::conformance::{self, Said};
 use crate::store::embedded::{Embedded, Options, RelaySink};
+use crate::store::{Readiness, Terms};
 
 /// What the sink does with a message.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,16 +121,18 @@ fn options(path: &std::path::Path) -> Options {
     Options {
         path: path.to_owned(),
         segment_bytes: 1 << 20,
-        index_lag: 65_536,
-        retention: Retention { bodies: 90 * day, keys: 400 * day },
+        terms: Terms {
+            accounts: conformance::accounts(),
+            max_in_flight: 64,
+            index_lag: 65_536,
+            retention: Retention { bodies: 90 * day, keys: 400 * day },
+            fulfil_never: false,
+        },
         retention_tick: day,
-        max_in_flight: 64,
-        fulfil_never: false,
         restored: false,
         restored_ended: false,
         confirm_clock: false,
         boot: "this boot".into(),
-        accounts: conformance::accounts(),
         clock: Arc::new(System),
         metrics: None,
         progress_bar: false,

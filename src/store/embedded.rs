@@ -24,25 +24,24 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::config::{Config, Retention, SinkStart};
-use crate::event::{AccountName, Digest, NotificationId, OrderId, Position, SourceName};
+use crate::config::{Config, SinkStart};
+use crate::event::{Digest, NotificationId, OrderId, Position, SourceName};
 use crate::metrics::CommitMetrics;
 use crate::provider::{Claim, Verified};
 use crate::seal::Seal;
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness, Registered,
-    Registration, Settled, Store, StoreError, TimelineEntry, Unavailable,
+    Registration, Settled, Store, StoreError, Terms, TimelineEntry, Unavailable,
 };
 use committer::{Job, Notification, Registering};
 use filter::Filter;
@@ -65,16 +64,10 @@ pub struct Options {
     pub path: PathBuf,
     /// Size at which a segment is sealed.
     pub segment_bytes: u64,
-    /// Records the index may lag behind.
-    pub index_lag: usize,
-    /// What is kept how long.
-    pub retention: Retention,
+    /// What may change while it runs.
+    pub terms: Terms,
     /// How often is looked for something to retire.
     pub retention_tick: Duration,
-    /// Commits that may wait.
-    pub max_in_flight: usize,
-    /// `policy.fulfil = "never"`.
-    pub fulfil_never: bool,
     /// The store comes from a backup: hold everything from now on, also after the next start.
     pub restored: bool,
     /// Somebody has compared it with what happened since the backup: hold no longer.
@@ -83,8 +76,6 @@ pub struct Options {
     pub confirm_clock: bool,
     /// Which boot of the machine this is: an index of another one is not believed. Empty: none is.
     pub boot: String,
-    /// The sources' accounts.
-    pub accounts: BTreeMap<SourceName, AccountName>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// For the histograms.
@@ -121,6 +112,7 @@ pub struct Embedded(Arc<Inner>);
 
 struct Inner {
     options: Options,
+    terms: Current,
     lock: Lock,
     shared: Arc<Shared>,
     /// Set once the journal and the index are open.
@@ -140,10 +132,27 @@ struct Live {
     keys: Keys,
     sinks: Arc<Sinks>,
     turns: Arc<AtomicU64>,
-    accounts: BTreeMap<SourceName, AccountName>,
+    terms: Current,
     store_id: [u8; 16],
     /// Set once the keys are complete.
     jobs: OnceLock<SyncSender<Job>>,
+}
+
+/// The terms that hold now. A cheap clone.
+#[derive(Clone)]
+pub struct Current(Arc<RwLock<Arc<Terms>>>);
+
+impl Current {
+    fn new(terms: Terms) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(terms))))
+    }
+    /// Whoever needs several of them asks once.
+    pub fn now(&self) -> Arc<Terms> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+    fn set(&self, terms: Terms) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
+    }
 }
 
 /// One of the jobs that may wait; counts itself out when dropped.
@@ -161,16 +170,12 @@ impl Options {
         Self {
             path: config.store.path.clone(),
             segment_bytes: config.store.segment_bytes,
-            index_lag: config.store.index_lag,
-            retention: config.retention,
+            terms: Terms::of(config),
             retention_tick: Duration::from_secs(60),
-            max_in_flight: config.listener.max_in_flight,
-            fulfil_never: config.fulfil_never,
             restored: false,
             restored_ended: false,
             confirm_clock: false,
             boot: index::boot_id(),
-            accounts: config.sources.iter().map(|s| (s.name.clone(), s.account.clone())).collect(),
             clock,
             metrics: None,
             progress_bar: false,
@@ -187,6 +192,7 @@ impl Embedded {
     pub fn open(options: Options) -> Result<Self, LockError> {
         let lock = Lock::take(&options.path)?;
         let inner = Arc::new(Inner {
+            terms: Current::new(options.terms.clone()),
             options,
             lock,
             shared: Arc::new(Shared::default()),
@@ -236,12 +242,13 @@ impl Embedded {
             let refused = inner.shared.is_full();
             return Err(if refused { Unavailable::Storage } else { Unavailable::NotReady });
         };
-        if inner.in_flight.fetch_add(1, Ordering::AcqRel) >= inner.options.max_in_flight {
+        let terms = inner.terms.now();
+        if inner.in_flight.fetch_add(1, Ordering::AcqRel) >= terms.max_in_flight {
             inner.in_flight.fetch_sub(1, Ordering::AcqRel);
             return Err(Unavailable::Overloaded);
         }
         let entered = InFlight(Arc::clone(inner));
-        if inner.shared.lag() > inner.options.index_lag as u64 {
+        if inner.shared.lag() > terms.index_lag as u64 {
             return Err(Unavailable::Overloaded);
         }
         Ok((entered, live, jobs))
@@ -307,7 +314,7 @@ impl Store for Embedded {
     }
 
     fn expect(&self, registration: Registration) -> Pending<'static, Result<Registered, ExpectError>> {
-        let Some(account) = self.0.options.accounts.get(&registration.source).cloned() else {
+        let Some(account) = self.0.terms.now().accounts.get(&registration.source).cloned() else {
             return Box::pin(std::future::ready(Err(ExpectError::NoSource)));
         };
         let (reply, answer) = oneshot::channel();
@@ -385,6 +392,14 @@ impl Store for Embedded {
 
     fn order(&self, source: &SourceName, order: &OrderId) -> Result<Vec<TimelineEntry>, StoreError> {
         self.live()?.order(source, order)
+    }
+
+    fn adopt(&self, mut terms: Terms) {
+        // What was kept of a source that is configured no more can be looked at all the same.
+        for (name, account) in &self.0.terms.now().accounts {
+            terms.accounts.entry(name.clone()).or_insert_with(|| account.clone());
+        }
+        self.0.terms.set(terms);
     }
 
     fn readiness(&self) -> Readiness {

@@ -17,6 +17,7 @@ mod logs;
 mod main_job;
 mod process;
 mod quarantine;
+mod reload;
 mod schema;
 mod secrets;
 mod shifted;

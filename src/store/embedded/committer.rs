@@ -118,8 +118,8 @@ pub struct Committer {
     pub turns: Arc<AtomicU64>,
     /// For the histograms.
     pub metrics: Option<CommitMetrics>,
-    /// `policy.fulfil = "never"`.
-    pub fulfil_never: bool,
+    /// What was configured.
+    pub terms: super::Current,
 }
 
 type Answer = Box<dyn FnOnce(Result<(), Unavailable>) + Send>;
@@ -203,7 +203,7 @@ impl Committer {
         self.shared.set_clock_alarm(clock_alarm);
         let restored = matches!(self.overlay.pinned(&self.keys.restored()), Some(Value::Restored(true)));
         self.shared.set_restored(restored);
-        Circumstances { clock_alarm, restored, fulfil_never: self.fulfil_never }
+        Circumstances { clock_alarm, restored, fulfil_never: self.terms.now().fulfil_never }
     }
 
     fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {

@@ -233,7 +233,8 @@ impl Live {
 
     /// An order's timeline.
     pub fn order(&self, source: &SourceName, order: &OrderId) -> Result<Vec<TimelineEntry>, StoreError> {
-        let Some(account) = self.accounts.get(source) else { return Ok(Vec::new()) };
+        let terms = self.terms.now();
+        let Some(account) = terms.accounts.get(source) else { return Ok(Vec::new()) };
         let value = self.look(vec![self.keys.order(account, order)])?.pop().flatten();
         let Some(Value::Order(state)) = value else { return Ok(Vec::new()) };
         let mut entries = Vec::new();

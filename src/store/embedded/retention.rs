@@ -43,10 +43,11 @@ struct Terms {
 
 fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
     let now = millis(inner.options.clock.now());
+    let retention = inner.terms.now().retention;
     let span = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let terms = Terms {
-        bodies_before: now.saturating_sub(span(inner.options.retention.bodies)),
-        keys_before: now.saturating_sub(span(inner.options.retention.keys)),
+        bodies_before: now.saturating_sub(span(retention.bodies)),
+        keys_before: now.saturating_sub(span(retention.keys)),
         settled: live.sinks.settled_by_all().unwrap_or(Position(u64::MAX)),
     };
     let segments: Vec<SegmentInfo> = live.reader.segments().into_iter().filter(|segment| segment.sealed).collect();

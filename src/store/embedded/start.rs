@@ -52,7 +52,7 @@ fn run(inner: &Arc<Inner>) {
     let Some((journal, seal, index, covered)) = open(inner) else { return };
     let reader = journal.reader();
     let keys = Keys::new(journal.store_id());
-    let (jobs, queue) = sync_channel(inner.options.max_in_flight + 64);
+    let (jobs, queue) = sync_channel(inner.options.terms.max_in_flight + 64);
     let live = Live {
         reader: reader.clone(),
         index: Arc::new(index),
@@ -61,7 +61,7 @@ fn run(inner: &Arc<Inner>) {
         keys,
         sinks: Arc::new(Sinks::for_segments(inner.options.segment_bytes)),
         turns: Arc::new(AtomicU64::new(0)),
-        accounts: inner.options.accounts.clone(),
+        terms: inner.terms.clone(),
         store_id: journal.store_id(),
         jobs: OnceLock::new(),
     };
@@ -92,7 +92,7 @@ fn run(inner: &Arc<Inner>) {
         hand_over,
         turns: Arc::clone(&live.turns),
         metrics: inner.options.metrics.clone(),
-        fulfil_never: inner.options.fulfil_never,
+        terms: inner.terms.clone(),
     };
     let store = Arc::clone(inner);
     spawn(inner, "store-index", move || {

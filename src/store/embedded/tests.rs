@@ -19,7 +19,7 @@ use crate::clock::{Clock, Manual};
 use crate::config::{Retention, SinkStart};
 use crate::event::{EventId, Position, Verdict};
 use crate::store::conformance::{self, Said, Subject, expectation, suite};
-use crate::store::{Outcome, Readiness, Settled, Store};
+use crate::store::{Outcome, Readiness, Settled, Store, Terms};
 
 const START_MS: i64 = 1_795_162_530_123;
 
@@ -45,16 +45,18 @@ impl Folder {
         Options {
             path: self.at.clone(),
             segment_bytes: 16 << 10,
-            index_lag: 65_536,
-            retention: Retention { bodies: 90 * day, keys: 400 * day },
+            terms: Terms {
+                accounts: conformance::accounts(),
+                max_in_flight: 1024,
+                index_lag: 65_536,
+                retention: Retention { bodies: 90 * day, keys: 400 * day },
+                fulfil_never: false,
+            },
             retention_tick: Duration::from_millis(20),
-            max_in_flight: 1024,
-            fulfil_never: false,
             restored: false,
             restored_ended: false,
             confirm_clock: false,
             boot: "this boot".into(),
-            accounts: conformance::accounts(),
             clock: Arc::new(self.clock.clone()),
             metrics: None,
             progress_bar: false,

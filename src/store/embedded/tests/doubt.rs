@@ -150,7 +150,8 @@ async fn what_was_signed_before_an_expectation_was_registered_anew_came_before_i
     store.expect(expectation("paygol", "A", "7500", "CLP", folder.clock.now())).await.expect("registered anew");
     conformance::until("all of it is in the index", || store.figures().index_lag == 0).await;
     let live = store.0.live.get().expect("open");
-    let account = &live.accounts[&conformance::name("paygol")];
+    let terms = live.terms.now();
+    let account = &terms.accounts[&conformance::name("paygol")];
     let key = live.keys.order(account, &crate::event::OrderId::new("A").expect("an order"));
     let Ok(Some(super::super::state::Value::Order(order))) = live.index.get(&key) else { panic!("is known") };
     let expected = order.expectation(crate::event::Kind::Payment).expect("registered");
@@ -189,7 +190,7 @@ async fn whoever_has_a_return_url_cannot_fill_the_journal_with_it() {
     let folder = Folder::new();
     let gem = (conformance::name("clickgem"), crate::event::AccountName::new("clickgem").expect("a name"));
     let mut options = folder.options();
-    options.accounts.insert(gem.0, gem.1);
+    options.terms.accounts.insert(gem.0, gem.1);
     let store = folder.start_with(options);
     let at = folder.clock.now();
     let registered =
