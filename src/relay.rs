@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ const CONFIRM: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(90);
 /// How long what is on its way may take to be confirmed at a stop.
-const LAST_CONFIRMS: Duration = Duration::from_millis(1500);
+const LAST_CONFIRMS: Duration = Duration::from_millis(1200);
 /// A connection that lived this long was a good one: the next wait is the first again.
 const GOOD: Duration = Duration::from_secs(10);
 /// How long to wait for a journal that cannot be read.
@@ -62,6 +62,22 @@ pub struct Relay {
     pub tasks: Tasks,
 }
 
+/// Events that were claimed and not taken over yet. Whoever asked for them may have been given up meanwhile, or the
+/// daemon is stopping: then their claims end here.
+struct Claims {
+    store: Arc<dyn Store>,
+    name: &'static str,
+    due: Vec<Due>,
+    /// As long as it is held, no other relay begins.
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        self.due.drain(..).for_each(|due| self.store.settle(self.name, due.position, Settled::Released));
+    }
+}
+
 /// How one connection's work ended.
 enum End {
     Stopped,
@@ -71,6 +87,7 @@ enum End {
 /// One connection's work.
 struct Carrier<'a> {
     relay: &'a Relay,
+    turn: &'a Arc<Mutex<()>>,
     window: &'a mut Window,
     backoff: &'a mut Backoff,
     head: watch::Receiver<Position>,
@@ -90,9 +107,10 @@ impl Relay {
     /// Works until it is asked to stop. What panics or gets stuck is started anew.
     pub async fn run(self) {
         let stopping = self.tasks.stopping();
+        let turn = Arc::new(Mutex::new(()));
         loop {
             self.health.turned();
-            let mut work = self.tasks.spawn("relay", self.clone().work());
+            let mut work = self.tasks.spawn("relay", self.clone().work(Arc::clone(&turn)));
             let mut look = tokio::time::interval(TURN);
             let finished = loop {
                 tokio::select! {
@@ -109,12 +127,16 @@ impl Relay {
             tracing::error!("the relay's task ended too early: starting it anew");
             self.health.down("the relay's task ended too early");
             self.metrics.connected(false);
-            self.store.release(self.name);
+            // What the lost task was claiming may still come: it must not be claimed after its claims were ended.
+            tokio::select! {
+                _ended = turn.lock() => self.store.release(self.name),
+                () = stopping.cancelled() => return,
+            }
             tokio::time::sleep(TURN).await;
         }
     }
 
-    async fn work(self) {
+    async fn work(self, turn: Arc<Mutex<()>>) {
         let stopping = self.tasks.stopping();
         let (mut window, mut backoff) = (Window::new(self.window, self.attempts), Backoff::default());
         loop {
@@ -127,7 +149,7 @@ impl Relay {
                 Ok(mut link) => {
                     let began = Instant::now();
                     self.up();
-                    match Carrier::new(&self, &mut window, &mut backoff).carry(&mut *link).await {
+                    match Carrier::new(&self, &turn, &mut window, &mut backoff).carry(&mut *link).await {
                         End::Stopped => {
                             self.let_go(window.lost());
                             link.close().await;
@@ -191,10 +213,11 @@ impl Relay {
 }
 
 impl<'a> Carrier<'a> {
-    fn new(relay: &'a Relay, window: &'a mut Window, backoff: &'a mut Backoff) -> Self {
+    fn new(relay: &'a Relay, turn: &'a Arc<Mutex<()>>, window: &'a mut Window, backoff: &'a mut Backoff) -> Self {
         let (head, stopping) = (relay.store.head(), relay.tasks.stopping());
         Self {
             relay,
+            turn,
             window,
             backoff,
             head,
@@ -217,9 +240,9 @@ impl<'a> Carrier<'a> {
             if self.hold.is_some_and(|until| until <= now) {
                 self.hold = None;
                 if std::mem::take(&mut self.renew)
-                    && let Err(trouble) = self.relay.patiently(link.renew()).await
+                    && let Some(end) = self.renew(link).await
                 {
-                    return End::Lost(trouble);
+                    return end;
                 }
             }
             self.wake_rested(now);
@@ -261,6 +284,14 @@ impl<'a> Carrier<'a> {
         (self.window.in_flight() == 0 || now >= until).then_some(End::Stopped)
     }
 
+    /// The link's bounds are longer than a stop may take.
+    async fn renew(&self, link: &mut dyn Link) -> Option<End> {
+        tokio::select! {
+            renewed = self.relay.patiently(link.renew()) => renewed.err().map(End::Lost),
+            () = self.stopping.cancelled() => Some(End::Stopped),
+        }
+    }
+
     fn room(&self) -> usize {
         if self.hold.is_some() || self.last_call.is_some() { 0 } else { self.window.room() }
     }
@@ -287,17 +318,19 @@ impl<'a> Carrier<'a> {
         // Seen before the store is asked: what comes after is a change.
         self.head.borrow_and_update();
         match self.claim(room).await {
-            Ok(due) => {
+            Ok(mut claims) => {
                 self.unreadable = false;
-                self.dry = due.len() < room;
-                for due in &due {
-                    link.send(due);
-                    self.window.sent(due.position, due.attempts, Instant::now());
+                self.dry = claims.due.len() < room;
+                let now = Instant::now();
+                let none = claims.due.is_empty();
+                for due in claims.due.drain(..) {
+                    link.send(&due);
+                    self.window.sent(due.position, due.attempts, now);
                 }
-                if !due.is_empty() {
+                if !none {
                     failpoint::reach("after-publish");
                 }
-                due.is_empty()
+                none
             }
             Err(error) => {
                 if self.relay.store.id() != NOT_OPEN && !std::mem::replace(&mut self.unreadable, true) {
@@ -310,9 +343,14 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    async fn claim(&self, room: usize) -> Result<Vec<Due>, StoreError> {
+    async fn claim(&self, room: usize) -> Result<Claims, StoreError> {
         let (store, name) = (Arc::clone(&self.relay.store), self.relay.name);
-        let claiming = self.relay.tasks.spawn_blocking("relay claim", move || store.due(name, room));
+        let turn = Arc::clone(self.turn).lock_owned().await;
+        let claim = move || {
+            let due = store.due(name, room)?;
+            Ok(Claims { store, name, due, _turn: turn })
+        };
+        let claiming = self.relay.tasks.spawn_blocking("relay claim", claim);
         claiming.await.unwrap_or_else(|_| Err(StoreError::Index("claiming ended by a panic".to_owned())))
     }
 
@@ -371,13 +409,14 @@ impl<'a> Carrier<'a> {
                 judgement.into_iter().for_each(|judgement| self.judged(judgement));
             }
             Report::Broken(why) => {
-                tracing::warn!(why, "the broker closed the channel: what was unconfirmed is sent one by one");
+                // A message that breaks every channel, and nothing else to send: told once, by the stall.
+                if !self.relay.health.snapshot().blocked {
+                    tracing::warn!(why, "the broker closed the channel: what was unconfirmed is sent one by one");
+                }
                 let lost = self.window.broke(&why, now);
                 self.relay.let_go(lost);
                 self.dry = false;
-                if let Err(trouble) = self.relay.patiently(link.renew()).await {
-                    return Some(End::Lost(trouble));
-                }
+                return self.renew(link).await;
             }
             Report::Blocked(Some(why)) => {
                 self.window.block(true, now);

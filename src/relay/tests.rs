@@ -35,6 +35,8 @@ struct Stub {
     arrived: Mutex<Vec<(String, u32)>>,
     connections: Mutex<usize>,
     away: Mutex<bool>,
+    /// Making everything ready again takes for ever.
+    never_renews: Mutex<bool>,
 }
 
 struct Wire {
@@ -101,7 +103,8 @@ impl Link for Wire {
         })
     }
     fn renew(&mut self) -> Pending<'_, Result<(), Trouble>> {
-        Box::pin(async { Ok(()) })
+        let never = *self.stub.never_renews.lock().unwrap_or_else(PoisonError::into_inner);
+        Box::pin(async move { if never { std::future::pending().await } else { Ok(()) } })
     }
     fn close(self: Box<Self>) -> Pending<'static, ()> {
         Box::pin(async {})
@@ -336,5 +339,38 @@ async fn a_confirm_of_what_was_sent_before_does_not_end_a_block() {
     let told = stage.health.snapshot();
     assert!(told.blocked && told.last_error.is_some(), "{told:?}");
     assert_eq!(stage.stub.orders(), ["last"], "nothing is sent while it blocks");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_sink_that_never_gets_ready_again() {
+    for how in [Does::Return, Does::Break] {
+        let stage = Stage::new().await;
+        *stage.stub.never_renews.lock().expect("no panic") = true;
+        stage.stub.set("A", how);
+        stage.start();
+        stage.pay(&["A"]).await;
+        until("it was refused", || !stage.stub.orders().is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(300)).await; // the wait before it renews is 0.1 s at most
+        stage.tasks.stop();
+        assert_eq!(stage.tasks.wait(Duration::from_secs(2)).await, Ok(()), "{how:?}");
+        stage.store.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_that_nobody_takes_over_end_before_another_relay_begins() {
+    let stage = Stage::new().await;
+    stage.pay(&["A", "B"]).await;
+    let turn = Arc::new(tokio::sync::Mutex::new(()));
+    let due = stage.store.due("amqp", 10).expect("readable");
+    assert_eq!(due.len(), 2);
+    let held = Arc::clone(&turn).try_lock_owned().expect("free");
+    let claims = Claims { store: Arc::new(stage.store.clone()), name: "amqp", due, _turn: held };
+    assert!(turn.try_lock().is_err(), "no other relay begins");
+    assert!(stage.store.due("amqp", 10).expect("readable").is_empty());
+    drop(claims);
+    assert!(turn.try_lock().is_ok());
+    assert_eq!(stage.store.due("amqp", 10).expect("readable").len(), 2);
     stage.stop().await;
 }

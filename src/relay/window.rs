@@ -61,6 +61,8 @@ pub struct Window {
     max: usize,
     attempts: u32,
     flying: BTreeMap<Position, Flight>,
+    /// The same in the order in which they were sent.
+    order: BTreeMap<u64, Position>,
     suspects: Vec<Suspect>,
     resting: BTreeMap<Position, (Instant, String)>,
     /// Events sent so far; the number of the last one.
@@ -100,6 +102,7 @@ impl Window {
             max: max.max(1),
             attempts: attempts.max(1),
             flying: BTreeMap::new(),
+            order: BTreeMap::new(),
             suspects: Vec::new(),
             resting: BTreeMap::new(),
             sent: 0,
@@ -134,6 +137,7 @@ impl Window {
         self.sent += 1;
         let alone = self.flying.is_empty();
         self.flying.insert(position, Flight { number: self.sent, at: now, attempts, alone });
+        self.order.insert(self.sent, position);
     }
 
     /// Events on their way.
@@ -143,7 +147,7 @@ impl Window {
 
     /// The sink has it. Returns whom that charges; `None` for an event that is not on its way.
     pub fn took(&mut self, position: Position, now: Instant) -> Option<Vec<Judgement>> {
-        let flight = self.flying.remove(&position)?;
+        let flight = self.landed(position)?;
         self.taken = self.taken.max(flight.number);
         (self.stalls, self.alone) = (0, self.alone.saturating_sub(1));
         let mut charged = Vec::new();
@@ -168,7 +172,7 @@ impl Window {
 
     /// The sink refused it. Returns its judgement if others were taken already.
     pub fn refused(&mut self, position: Position, how: Refusal, why: String, now: Instant) -> Option<Judgement> {
-        let flight = self.flying.remove(&position)?;
+        let flight = self.landed(position)?;
         self.alone = self.alone.saturating_sub(1);
         let Flight { number, attempts, alone, .. } = flight;
         let suspect = Suspect { position, number, attempts, alone, how, why };
@@ -190,8 +194,15 @@ impl Window {
             return Vec::new();
         }
         let lost: Vec<Position> = std::mem::take(&mut self.flying).into_keys().collect();
+        self.order.clear();
         self.alone = lost.len();
         lost
+    }
+
+    fn landed(&mut self, position: Position) -> Option<Flight> {
+        let flight = self.flying.remove(&position)?;
+        self.order.remove(&flight.number);
+        Some(flight)
     }
 
     fn charge(&mut self, suspect: Suspect, now: Instant) -> Judgement {
@@ -241,8 +252,8 @@ impl Window {
 
     /// When the oldest event that is on its way was sent; `None` while blocked, since it waits with reason.
     pub fn oldest(&self) -> Option<Instant> {
-        let sent = self.flying.values().map(|flight| flight.at).min();
-        sent.filter(|_| !self.blocked)
+        let first = self.order.values().next().filter(|_| !self.blocked)?;
+        self.flying.get(first).map(|flight| flight.at)
     }
 
     /// When the next rest is over.
@@ -254,6 +265,7 @@ impl Window {
     pub fn lost(&mut self) -> Vec<Position> {
         (self.blocked, self.alone) = (false, 0);
         let flying = std::mem::take(&mut self.flying).into_keys();
+        self.order.clear();
         flying.chain(self.suspects.drain(..).map(|suspect| suspect.position)).collect()
     }
 }

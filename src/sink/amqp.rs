@@ -9,6 +9,7 @@
 
 mod places;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::io;
@@ -54,6 +55,7 @@ const HEARTBEAT: u16 = 10;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// The broker and lapin both do more with several channels than with one.
 const CHANNELS: usize = 4;
+const REPLAY: &str = "x-quittance-replay";
 const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// Directives of the log: lapin logs returned messages whole, with the buyer's name and address. What there is to say of
@@ -107,6 +109,8 @@ struct Line {
     /// Messages sent on this connection; the number of the last one.
     sent: u64,
     open: HashMap<u64, Open>,
+    /// Which of them a return may mean.
+    awaited: HashMap<Identity, Vec<u64>>,
     flying: FuturesUnordered<Flight>,
     /// Confirmed with this word, but a return may be behind it.
     told: Vec<(u64, Word)>,
@@ -119,9 +123,13 @@ struct Line {
 /// A message that was not settled yet.
 struct Open {
     position: Position,
-    message_id: String,
+    identity: Identity,
     returned: Option<String>,
 }
+
+/// What tells messages apart in a return: the event's id and the replay, if there is one. An event that is replayed
+/// while it is on its way is there twice.
+type Identity = (String, String);
 
 #[derive(Clone, Copy)]
 enum Word {
@@ -186,7 +194,7 @@ impl Amqp {
 
     async fn dial(&self) -> Result<Box<dyn Link>, Trouble> {
         let first = self.first.load(Ordering::Relaxed);
-        let mut last = None;
+        let mut troubles = Vec::new();
         for turn in 0..self.brokers.len() {
             let number = (first + turn) % self.brokers.len();
             let Some(uri) = self.brokers.get(number) else { continue };
@@ -195,10 +203,15 @@ impl Amqp {
                     self.first.store(number, Ordering::Relaxed);
                     return Ok(Box::new(line));
                 }
-                Err(trouble) => last = Some(trouble),
+                Err(trouble) => troubles.push(trouble),
             }
         }
-        Err(last.unwrap_or_else(|| trouble("relay.amqp.url", Step::Reach, None, "no broker is configured")))
+        // Whoever reads it must learn of each broker what is wrong there.
+        let mut troubles = troubles.into_iter();
+        let none = || trouble("relay.amqp.url", Step::Reach, None, "no broker is configured");
+        let mut told = troubles.next().unwrap_or_else(none);
+        troubles.for_each(|other| told.what = format!("{}; {other}", told.what));
+        Err(told)
     }
 }
 
@@ -211,6 +224,11 @@ impl Sink for Amqp {
 /// `host:port`, without user and password.
 fn place(uri: &AMQPUri) -> String {
     format!("{}:{}", uri.authority.host, uri.authority.port)
+}
+
+/// The host; an IPv6 address without the brackets that a URL puts around it.
+fn host(uri: &AMQPUri) -> &str {
+    uri.authority.host.trim_matches(['[', ']'])
 }
 
 async fn bounded<T>(at: &str, step: Step, what: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
@@ -235,7 +253,7 @@ fn failed(at: &str, step: Step) -> impl Fn(lapin::Error) -> Trouble {
 
 /// A socket that notices when its peer has gone, and what cuts it.
 async fn reach(uri: &AMQPUri, at: &str) -> Result<(TcpStream, Cut), Trouble> {
-    let authority = (uri.authority.host.trim_matches(['[', ']']), uri.authority.port);
+    let authority = (host(uri), uri.authority.port);
     let addresses = timeout(ANSWER, tokio::net::lookup_host(authority)).await;
     let addresses = addresses.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let addresses = addresses.map_err(|error| trouble(at, Step::Resolve, None, &error.to_string()))?;
@@ -265,7 +283,7 @@ async fn open(uri: &AMQPUri) -> Result<(Connection, Cut), Trouble> {
     let mut socket: Socket = AsyncTcpStream::Plain(stream.compat());
     if uri.scheme == AMQPScheme::AMQPS {
         let failed = |error: io::Error| trouble(&at, Step::Tls, None, &error.to_string());
-        let shaken = socket.into_tls(&uri.authority.host, TLSConfig::default());
+        let shaken = socket.into_tls(host(uri), TLSConfig::default());
         socket = bounded(&at, Step::Tls, shaken.map(|result| result.map_err(failed))).await?;
     }
     // lapin asks for a socket once, and again only for what is not wanted here: it gets this one or none.
@@ -453,6 +471,7 @@ impl Line {
             channels: Vec::new(),
             sent: 0,
             open: HashMap::new(),
+            awaited: HashMap::new(),
             flying: FuturesUnordered::new(),
             told: Vec::new(),
             marked: Vec::new(),
@@ -500,6 +519,12 @@ impl Line {
     fn settled(&mut self) {
         for (number, word) in std::mem::take(&mut self.marked) {
             let Some(open) = self.open.remove(&number) else { continue };
+            if let Entry::Occupied(mut same) = self.awaited.entry(open.identity) {
+                same.get_mut().retain(|other| *other != number);
+                if same.get().is_empty() {
+                    same.remove();
+                }
+            }
             self.reports.push_back(match (open.returned, word) {
                 (Some(why), _) => Report::Returned(open.position, why),
                 (None, Word::Ack) => Report::Took(open.position),
@@ -511,10 +536,11 @@ impl Line {
     fn confirmed(&mut self, number: u64, word: Word, returned: Option<lapin::message::BasicReturnMessage>) {
         self.told.push((number, word));
         let Some(message) = returned else { return };
-        let id = message.delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
         let why = format!("returned: {} {}", message.reply_code, message.reply_text);
-        for open in self.open.values_mut().filter(|open| open.message_id == id) {
-            open.returned = Some(why.clone());
+        for number in self.awaited.get(&identity(&message.delivery.properties)).into_iter().flatten() {
+            if let Some(open) = self.open.get_mut(number) {
+                open.returned = Some(why.clone());
+            }
         }
     }
 
@@ -542,6 +568,7 @@ impl Line {
 
     fn forget(&mut self) {
         self.open.clear();
+        self.awaited.clear();
         self.told.clear();
         self.marked.clear();
         self.flying = FuturesUnordered::new();
@@ -565,13 +592,22 @@ fn told(code: Option<u16>, said: &str) -> String {
     code.map_or_else(|| said.to_owned(), |code| format!("{code} {said}"))
 }
 
+fn identity(properties: &BasicProperties) -> Identity {
+    let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+    let replay = match properties.headers().as_ref().and_then(|headers| headers.inner().get(REPLAY)) {
+        Some(AMQPValue::LongString(replay)) => replay.to_string(),
+        _ => String::new(),
+    };
+    (id, replay)
+}
+
 fn properties(due: &Due) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert("x-quittance-source".into(), AMQPValue::LongString(due.source.as_str().into()));
     let attempt = due.attempts.saturating_add(1);
     headers.insert("x-quittance-attempt".into(), AMQPValue::LongLongInt(attempt.into()));
     if let Some(replay) = &due.replay {
-        headers.insert("x-quittance-replay".into(), AMQPValue::LongString(replay.as_str().into()));
+        headers.insert(REPLAY.into(), AMQPValue::LongString(replay.as_str().into()));
     }
     BasicProperties::default()
         .with_delivery_mode(2)
@@ -589,9 +625,10 @@ impl Link for Line {
         let number = self.sent;
         let turn = usize::try_from(number).unwrap_or(0) % self.channels.len().max(1);
         let Some(channel) = self.channels.get(turn).cloned() else { return };
-        let open = Open { position: due.position, message_id: due.event.to_string(), returned: None };
-        self.open.insert(number, open);
         let (exchange, properties, body) = (self.wiring.exchange.as_str().into(), properties(due), due.body.clone());
+        let identity = identity(&properties);
+        self.awaited.entry(identity.clone()).or_default().push(number);
+        self.open.insert(number, Open { position: due.position, identity, returned: None });
         let routing_key = format!("{}.{}", due.event_type, due.source).into();
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         self.flying.push(Box::pin(async move {

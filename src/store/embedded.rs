@@ -49,6 +49,7 @@ use index::Index;
 use journal::Reader;
 use lock::{Lock, LockError};
 use overlay::Preloaded;
+use query::Claimed;
 use record::Expected;
 use sinks::Sinks;
 use state::{Key, Keys};
@@ -344,7 +345,22 @@ impl Store for Embedded {
         let relays = self.0.options.sink.as_ref().is_some_and(|relay| relay.name == sink);
         let known = live.jobs.get().is_some() || relays;
         let known = known && !(relays && *self.0.enlisted.borrow() != Enlisted::Yes);
-        if known { live.due(sink, limit) } else { Ok(Vec::new()) }
+        if !known {
+            return Ok(Vec::new());
+        }
+        let mut due = Vec::new();
+        for claimed in live.due(sink, limit)? {
+            match claimed {
+                Claimed::Due(event) => due.push(event),
+                Claimed::Retired(position) => self.settle(sink, position, Settled::Delivered),
+                // What was acknowledged and is lost all the same must be seen, and must not hold the others up.
+                Claimed::Lost(position, why) => {
+                    tracing::error!(sink, %position, why, "an event cannot be handed out: it is a dead letter now");
+                    self.settle(sink, position, Settled::Dead(why));
+                }
+            }
+        }
+        Ok(due)
     }
 
     fn settle(&self, sink: &str, position: Position, how: Settled) {

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expected by panicking")]
 
 mod bulk;
+mod certificates;
 mod consumer;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
 #[path = "../it/fixtures.rs"]
@@ -34,5 +35,6 @@ mod outages;
 mod refusals;
 mod rights;
 mod storm;
+mod tls;
 mod topology;
 mod wire;

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+use crate::certificates::Certificates;
+
 /// Debian's wrappers in /usr/sbin work in /var/lib/rabbitmq and switch to the user rabbitmq; these do not.
 const BIN: &str = "/usr/lib/rabbitmq/bin";
 /// A start takes 4 s on an idle machine.
@@ -28,10 +30,12 @@ pub struct Node {
     folder: PathBuf,
     name: String,
     port: u16,
+    tls_port: u16,
     dist_port: u16,
     epmd_port: u16,
     server: Mutex<Option<Child>>,
     vhosts: AtomicU64,
+    certificates: Certificates,
     /// Ended by the cleaner.
     _epmd: Child,
     /// Its end tells the shell to clean up.
@@ -105,14 +109,22 @@ impl Drop for Shared {
 impl Node {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("quittance-broker-").tempdir().expect("a folder").keep();
-        let [port, dist_port, epmd_port] = free_ports();
+        let [port, tls_port, dist_port, epmd_port] = free_ports();
         let name = format!("quittance{}@localhost", std::process::id());
         for sub in ["mnesia", "log", "home", "generated"] {
             fs::create_dir(folder.join(sub)).expect("made");
         }
         fs::write(folder.join("plugins"), "[].").expect("written");
         fs::write(folder.join("env"), "").expect("written");
-        let settings = format!("listeners.tcp.default = 127.0.0.1:{port}\nmax_message_size = {MAX_MESSAGE_BYTES}\n");
+        let certificates = Certificates::in_folder(&folder.join("tls"));
+        let settings = format!(
+            "listeners.tcp.default = 127.0.0.1:{port}\nmax_message_size = {MAX_MESSAGE_BYTES}\n\
+             listeners.ssl.default = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\nssl_options.verify = verify_none\nssl_options.fail_if_no_peer_cert = false\n",
+            certificates.authority().display(),
+            certificates.good().certificate.display(),
+            certificates.good().key.display(),
+        );
         fs::write(folder.join("rabbitmq.conf"), settings).expect("written");
         let epmd = Command::new("epmd")
             .args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()])
@@ -135,10 +147,12 @@ impl Node {
             folder,
             name,
             port,
+            tls_port,
             dist_port,
             epmd_port,
             server: Mutex::new(None),
             vhosts: AtomicU64::new(0),
+            certificates,
             _epmd: epmd,
             _cleaner: cleaner,
         }
@@ -147,6 +161,16 @@ impl Node {
     /// Where it listens for AMQP, whether it runs or not.
     pub fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// Where it listens for AMQP over TLS, as `localhost`: no other name is in its certificate.
+    pub fn tls_address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.tls_port).into()
+    }
+
+    /// Whose certificate it shows, and others.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// Starts it with what it kept, and waits until it serves.
@@ -298,8 +322,8 @@ impl Node {
     }
 }
 
-/// Three ports that nothing uses now. The node names them in its settings, so they are chosen before it binds them.
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+/// Ports that nothing uses now. The node names them in its settings, so they are chosen before it binds them.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("bound").port())
 }

@@ -134,6 +134,19 @@ fn a_memory_alarm_of_the_broker_is_told_and_waited_out() {
     until(&daemon, "it is not blocked any more", |relay| relay["blocked"] == false && relay["backlog"] == 0);
 }
 
+/// Waits until the journal says of every notification that it was delivered.
+#[track_caller]
+fn progress_is_kept(daemon: &Daemon) {
+    let listed = daemon.ask("/api/v1/notifications?limit=1000");
+    for notification in listed["notifications"].as_array().unwrap() {
+        let path = format!("/api/v1/notifications/{}", notification["id"].as_str().unwrap());
+        eventually("the journal knows", || {
+            let deliveries = daemon.ask(&path)["deliveries"].clone();
+            if deliveries.as_array().is_some_and(|list| !list.is_empty()) { Ok(()) } else { Err(deliveries) }
+        });
+    }
+}
+
 /// Bytes that a process holds: `VmRSS` now, `VmHWM` at most so far.
 fn memory(daemon: &Daemon, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
@@ -164,6 +177,9 @@ fn hours_of_outage_cost_disk_and_no_memory() {
     let (daemon, with) = grown(scene.relay().config());
     assert_eq!(until(&daemon, "it counts", |_| true)["backlog"], count);
     let allowed = 12 << 20;
+    eprintln!(
+        "outage: {count} events waiting, {bytes} bytes of notifications; {without} bytes more without a relay, {with} with"
+    );
     assert!(
         with < without + allowed,
         "{bytes} bytes of notifications: {without} bytes more without a relay, {with} with"
@@ -175,6 +191,7 @@ fn hours_of_outage_cost_disk_and_no_memory() {
     until_settled(&daemon);
     crate::consumer::judge(&consumer.messages()).unwrap();
     let most = memory(&daemon, "VmHWM");
+    eprintln!("outage: {before} bytes before it sent what waited, {most} at most");
     assert!(most < before + (32 << 20), "{before} bytes before it sent what waited, {most} at most");
 }
 
@@ -210,7 +227,7 @@ fn a_daemon_that_is_killed_sends_what_was_not_settled_and_repeats_only_with_the_
     until_settled(&daemon);
     // Settled is settled: another start sends nothing again.
     let before = consumer.count();
-    std::thread::sleep(Duration::from_secs(2)); // progress is kept after a second at the latest
+    progress_is_kept(&daemon);
     daemon.crash_and_restart();
     connected(&daemon);
     acknowledged.extend(post(&daemon, 1000..1001, 1));
@@ -230,4 +247,22 @@ fn a_clean_stop_in_mid_stream_loses_nothing_and_repeats_nothing() {
     acknowledged.extend(post(&daemon, 300..310, 11));
     let messages = all_came(&consumer, &acknowledged);
     assert_eq!(messages.len(), acknowledged.len(), "a clean stop waits for its confirms and keeps its progress");
+}
+
+#[test]
+fn a_stop_while_the_broker_hangs_ends_in_time_and_loses_nothing() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    let consumer = scene.consumer();
+    let mut daemon = scene.serve();
+    scene.proxy.set(Fault::BlackHole);
+    let acknowledged = post(&daemon, 0..60, 7);
+    let began = std::time::Instant::now();
+    assert!(daemon.stop().success(), "{}", daemon.log());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}: {}", began.elapsed(), daemon.log());
+    assert!(!daemon.log().contains("left behind"), "{}", daemon.log());
+    scene.proxy.heal();
+    daemon.start_again();
+    all_came(&consumer, &acknowledged);
+    until_settled(&daemon);
 }

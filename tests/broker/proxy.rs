@@ -53,11 +53,14 @@ struct Inner {
     changed: Condvar,
     connections: AtomicU64,
     hits: AtomicU64,
+    published: AtomicU64,
     closed: AtomicBool,
 }
 
 struct State {
     broker: SocketAddr,
+    /// What passes is not AMQP in the clear: it is not looked into.
+    opaque: bool,
     fault: Fault,
     /// How often it still strikes before it is over; faults that do not end a connection last until they are changed.
     left: u64,
@@ -86,14 +89,24 @@ enum Judgement {
 impl Proxy {
     /// Before the broker at that address, everything passes.
     pub fn before(broker: SocketAddr) -> Self {
+        Self::new(broker, false)
+    }
+
+    /// The same for what is encrypted: only faults that need no look into it strike.
+    pub fn opaque(broker: SocketAddr) -> Self {
+        Self::new(broker, true)
+    }
+
+    fn new(broker: SocketAddr, opaque: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of its own");
         let address = listener.local_addr().expect("bound");
-        let state = State { broker, fault: Fault::None, left: 0, published: 0, links: Vec::new() };
+        let state = State { broker, opaque, fault: Fault::None, left: 0, published: 0, links: Vec::new() };
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
             changed: Condvar::new(),
             connections: AtomicU64::new(0),
             hits: AtomicU64::new(0),
+            published: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
         let accepting = inner.clone();
@@ -145,9 +158,19 @@ impl Proxy {
         self.inner.lock().links.drain(..).for_each(|link| link.end());
     }
 
+    /// New connections go to another broker.
+    pub fn redirect(&self, broker: SocketAddr) {
+        self.inner.lock().broker = broker;
+    }
+
     /// Connections that were accepted so far.
     pub fn connections(&self) -> u64 {
         self.inner.connections.load(Ordering::SeqCst)
+    }
+
+    /// Messages that the daemon published so far.
+    pub fn published(&self) -> u64 {
+        self.inner.published.load(Ordering::SeqCst)
     }
 
     /// How often a fault struck so far.
@@ -215,10 +238,14 @@ impl Inner {
         let mut bodies = HashMap::new();
         let mut buffer = vec![0; 64 * 1024];
         let mut whole = true;
+        let opaque = self.lock().opaque;
         while let Ok(len @ 1..) = from.read(&mut buffer) {
             self.wait_out_black_hole();
             let mut out = Vec::with_capacity(len);
-            for frame in splitter.push(&buffer[..len]) {
+            if opaque {
+                out.extend_from_slice(&buffer[..len]);
+            }
+            for frame in splitter.push(if opaque { &[] } else { &buffer[..len] }) {
                 match self.judge(towards, &frame, &mut bodies) {
                     Judgement::Pass => out.extend_from_slice(&frame.bytes),
                     Judgement::Swallow => link.tainted.store(true, Ordering::SeqCst),
@@ -265,6 +292,7 @@ impl Inner {
         }
         if whole {
             state.published += 1;
+            self.published.fetch_add(1, Ordering::SeqCst);
         }
         let confirm = matches!(what, What::Method(frames::BASIC_ACK)) && !to_broker;
         match state.fault {

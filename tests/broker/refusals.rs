@@ -11,8 +11,8 @@ use crate::harness::{Daemon, eventually, eventually_within};
 use crate::node::{self, MAX_MESSAGE_BYTES};
 use crate::proxy::Fault;
 use crate::scene::{
-    PATIENCE, Scene, all_came, broker_script, connected, declare_by_hand, post, post_one, receives, until,
-    until_settled,
+    MORE_THAN_ALL_ATTEMPTS, PATIENCE, Scene, all_came, broker_script, connected, declare_by_hand, post, post_one,
+    receives, tried, until, until_settled,
 };
 
 fn published(daemon: &Daemon, outcome: &str) -> f64 {
@@ -61,8 +61,7 @@ fn a_deleted_queue_loses_nothing_and_the_relay_says_that_it_is_down_until_the_qu
     let relay = until(&daemon, "it says that it is down", |relay| relay["last_error"].is_string());
     assert_eq!(relay["backlog"], 30, "{relay}");
     receives(&daemon);
-    // Longer than all attempts would take, were they counted.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    tried(&scene, MORE_THAN_ALL_ATTEMPTS);
     no_dead_letters(&daemon);
     assert_eq!(until(&daemon, "", |_| true)["backlog"], 30);
     declare_by_hand(&scene);
@@ -127,7 +126,7 @@ fn a_full_queue_that_rejects_loses_nothing_and_goes_on_when_there_is_room() {
     eventually_published(&daemon, "nacked");
     until(&daemon, "it says why", |relay| relay["last_error"].is_string());
     receives(&daemon);
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    tried(&scene, MORE_THAN_ALL_ATTEMPTS);
     no_dead_letters(&daemon);
     let consumer = scene.consumer();
     all_came(&consumer, &acknowledged);
@@ -226,4 +225,49 @@ fn a_connection_that_dies_between_return_and_confirm_or_before_a_nack_loses_noth
         until_settled(&daemon);
         no_dead_letters(&daemon);
     }
+}
+
+/// One event that has no place to go and nothing else to compare it with: nobody can say whose fault it is.
+#[test]
+fn a_lone_message_that_nobody_takes_waits_and_says_so_without_end_and_without_blame() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    broker_script(
+        &scene,
+        "ch.exchange_declare('payments', 'topic', durable=True)\n\
+         ch.queue_declare('payments', durable=True)\n\
+         ch.queue_bind('payments', 'payments', 'payment.paid.*')",
+    );
+    let daemon = scene.relay().with("declare = false").serve();
+    connected(&daemon);
+    let failed = fixtures::paygol(json!({ "transaction_id": "T-f", "custom": "order-f", "status": "failed" }));
+    assert_eq!(daemon.paygol(&failed).status, 200);
+    let relay = until(&daemon, "it says that it waits", |relay| relay["blocked"] == true);
+    let why = relay["last_error"].as_str().unwrap_or_default();
+    assert!(why.contains("no queue takes the events") && why.contains("NO_ROUTE"), "{relay}");
+    assert_eq!((&relay["connected"], &relay["backlog"]), (&json!(true), &json!(1)), "{relay}");
+    tried(&scene, 8);
+    let relay = until(&daemon, "it goes on saying so", |relay| relay["blocked"] == true);
+    assert!(relay["oldest_seconds"].as_f64().is_some_and(|age| age > 0.0), "{relay}");
+    eventually("the metrics say so", || {
+        let series = ["quittance_relay_blocked", "quittance_relay_backlog_events", "quittance_relay_connected"];
+        let now = series.map(|name| daemon.metric(name));
+        if now == [1.0; 3] && daemon.metric("quittance_relay_oldest_seconds") > 0.0 { Ok(()) } else { Err(now) }
+    });
+    let log = daemon.log();
+    let told = log.lines().filter(|line| line.contains("WARN") && line.contains("the sink takes nothing")).count();
+    assert_eq!(told, 1, "once, however often it is tried: {log}");
+    receives(&daemon);
+    no_dead_letters(&daemon);
+    // Each try begins with new channels; the old ones must not stay behind.
+    let channels = || node.must(&["list_channels", "-p", &scene.vhost, "--no-table-headers", "number"]);
+    eventually("its channels are few", || {
+        let list = channels();
+        if list.lines().count() <= 4 { Ok(()) } else { Err(list) }
+    });
+    broker_script(&scene, "ch.queue_bind('payments', 'payments', '#')");
+    let consumer = scene.consumer();
+    let messages = all_came(&consumer, &BTreeSet::from(["T-f".to_owned()]));
+    assert_eq!(messages[0].headers["x-quittance-attempt"], 1, "no attempt was used up");
+    until(&daemon, "it is well again", |relay| relay["blocked"] == false && relay["last_error"].is_null());
 }

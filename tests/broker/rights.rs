@@ -3,7 +3,9 @@
 
 use crate::harness::{Daemon, eventually};
 use crate::node::{self, Node};
-use crate::scene::{Relay, Scene, all_came, connected, post, receives, until, until_settled, url};
+use crate::scene::{
+    MORE_THAN_ALL_ATTEMPTS, Relay, Scene, all_came, connected, post, receives, tried, until, until_settled, url,
+};
 
 const PASSWORD: &str = "pw-of-the-shop-4f8a2c6e";
 
@@ -44,8 +46,7 @@ fn survives(take: impl Fn(&Node, &str, &str), words: &[&str], give: impl Fn(&Nod
         relay["backlog"] == 30 && words.iter().any(|word| said.contains(word))
     });
     receives(&daemon);
-    // Longer than a few tries take.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    tried(&scene, 5);
     assert_eq!(daemon.metric("quittance_dead_letters"), 0.0, "{relay}");
     tells_no_secret(&daemon);
     give(&node, &scene.vhost, &user);
@@ -95,7 +96,7 @@ fn rights_that_are_taken_while_connected_are_noticed_without_a_new_connection() 
         let relay = daemon.ask("/api/v1/status")["relay"].clone();
         if relay["last_error"].is_string() && relay["backlog"] == 20 { Ok(()) } else { Err(relay) }
     });
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    tried(&scene, MORE_THAN_ALL_ATTEMPTS);
     assert_eq!(daemon.metric("quittance_dead_letters"), 0.0);
     receives(&daemon);
     node.must(&["set_permissions", "-p", &scene.vhost, &user, ".*", ".*", ".*"]);

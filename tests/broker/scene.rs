@@ -187,3 +187,18 @@ pub fn broker_script(scene: &Scene<'_>, lines: &str) {
         .expect("/usr/bin/python3 runs");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
+
+/// Waits until the relay has tried so often, whatever came of it: published, or connected where it cannot publish.
+#[track_caller]
+pub fn tried(scene: &Scene<'_>, times: u64) {
+    let count = || scene.proxy.published() + scene.proxy.connections();
+    let before = count();
+    let enough = eventually_within(PATIENCE, "", || {
+        let tries = count() - before;
+        if tries >= times { Ok(()) } else { Err(tries) }
+    });
+    enough.unwrap_or_else(|tries| panic!("it tried {tries} times only within {PATIENCE:?}"));
+}
+
+/// More tries than a window of three orders has attempts: were they counted, there would be dead letters.
+pub const MORE_THAN_ALL_ATTEMPTS: u64 = 20;

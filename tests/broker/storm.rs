@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bulk::{Notification, Poster, STATES, signed};
 use crate::consumer::{self, Consumer, Message, Tally};
@@ -317,14 +317,15 @@ impl<'a> Storm<'a> {
 }
 
 /// Every acknowledged notification came as the event of the journal, in its place; nothing else came.
-fn verdict(storm: &Storm<'_>, messages: &[Message]) -> Result<Tally, String> {
+fn verdict(
+    feed: Vec<Value>,
+    notifications: &[Notification],
+    orders: u64,
+    messages: &[Message],
+) -> Result<Tally, String> {
     let tally = consumer::judge(messages)?;
-    let feed: HashMap<String, Value> = storm
-        .daemon
-        .feed()
-        .into_iter()
-        .map(|event| (event["id"].as_str().unwrap_or_default().to_owned(), event))
-        .collect();
+    let feed: HashMap<String, Value> =
+        feed.into_iter().map(|event| (event["id"].as_str().unwrap_or_default().to_owned(), event)).collect();
     let mut by_transaction: HashMap<&str, &Message> = HashMap::new();
     for message in messages {
         if feed.get(message.id()) != Some(&message.event) {
@@ -333,7 +334,7 @@ fn verdict(storm: &Storm<'_>, messages: &[Message]) -> Result<Tally, String> {
         by_transaction.insert(message.transaction(), message);
     }
     let (mut lost, mut wrong) = (Vec::new(), Vec::new());
-    for sent in storm.notifications {
+    for sent in notifications {
         let Some(message) = by_transaction.remove(sent.transaction.as_str()) else {
             lost.push(&sent.transaction);
             continue;
@@ -343,7 +344,7 @@ fn verdict(storm: &Storm<'_>, messages: &[Message]) -> Result<Tally, String> {
         let right = data["order_id"] == sent.order
             && data["amount"]["value"] == sent.price
             && message.properties["type"].as_str() == word
-            && message.sequence() == sent.number / storm.orders + 1;
+            && message.sequence() == sent.number / orders + 1;
         if !right {
             wrong.push(&sent.transaction);
         }
@@ -408,7 +409,8 @@ fn in_a_storm_of_faults_every_acknowledged_notification_arrives_and_nothing_else
     until_settled(&storm.daemon);
     storm.consumer.wait_for_silence(Duration::from_secs(2));
     let messages = storm.consumer.messages();
-    let tally = verdict(&storm, &messages).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+    let tally = verdict(storm.daemon.feed(), &notifications, orders, &messages)
+        .unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
     assert_eq!(storm.daemon.metric("quittance_dead_letters"), 0.0, "seed {seed}");
 
     tell(&format!("storm, seed {seed}: {Machine}"));
@@ -431,4 +433,69 @@ fn in_a_storm_of_faults_every_acknowledged_notification_arrives_and_nothing_else
 /// To the terminal, also while a test's own output is kept back.
 fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What came of six notifications of two orders when all is well: the feed, and the messages.
+fn all_well(notifications: &[Notification]) -> (Vec<Value>, Vec<Message>) {
+    let event = |sent: &Notification| {
+        json!({
+            "id": format!("event-{}", sent.number), "source": "/sources/paygol",
+            "data": {
+                "transaction_id": sent.transaction, "order_id": sent.order, "amount": { "value": sent.price },
+                "sequence": sent.number / 2 + 1, "notification_id": format!("notification-{}", sent.number),
+            },
+        })
+    };
+    let message = |sent: &Notification| Message {
+        exchange: "payments".into(),
+        routing_key: "payment.paid.paygol".into(),
+        redelivered: false,
+        properties: json!({ "type": STATES.iter().find(|(state, _)| *state == sent.status).map(|(_, word)| *word) }),
+        headers: json!({}),
+        event: event(sent),
+    };
+    (notifications.iter().map(event).collect(), notifications.iter().map(message).collect())
+}
+
+#[test]
+fn the_judge_of_the_storm_sees_what_is_lost_doubled_swapped_changed_or_invented() {
+    let notifications = signed(6, 2);
+    let (feed, messages) = all_well(&notifications);
+    let judge = |feed: &[Value], messages: &[Message]| verdict(feed.to_vec(), &notifications, 2, messages);
+    let tally = judge(&feed, &messages).expect("nothing is wrong");
+    assert_eq!((tally.delivered, tally.repeated), (6, 0));
+    let again = judge(&feed, &[&messages[..], &messages[2..4]].concat()).expect("a repeat is allowed");
+    assert_eq!((again.delivered, again.repeated), (6, 2));
+
+    let refuses = |what: &str, feed: &[Value], messages: &[Message], word: &str| {
+        let said = judge(feed, messages).expect_err(what);
+        assert!(said.contains(word), "{what}: {said}");
+    };
+    for lost in 0..6 {
+        let mut fewer = messages.clone();
+        fewer.remove(lost);
+        // The last of an order leaves no gap behind it.
+        refuses("one is lost", &feed, &fewer, if lost < 4 { "came after" } else { "lost 1" });
+    }
+    let mut doubled = messages.clone();
+    doubled.push(messages[5].clone());
+    doubled[6].event["id"] = json!("event-new");
+    refuses("one came as two events", &feed, &doubled, "the same notification");
+    doubled[6].event["data"]["notification_id"] = json!("notification-new");
+    refuses("one came as another notification too", &feed, &doubled, "came after");
+    doubled[6].event["data"]["sequence"] = json!(4);
+    refuses("one was made up", &feed, &doubled, "is not the journal's event");
+    doubled[6].event["data"]["transaction_id"] = json!("T-never");
+    let journal = [&feed[..], &[doubled[6].event.clone()]].concat();
+    refuses("one that nobody posted", &journal, &doubled, "invented 1");
+    let mut swapped = messages.clone();
+    swapped.swap(1, 3);
+    refuses("two of an order are swapped", &feed, &swapped, "came after");
+    let mut changed = [&messages[..], &messages[..1]].concat();
+    changed[6].event["data"]["amount"]["value"] = json!("1000000.00");
+    refuses("a repeat says something else", &feed, &changed, "another content");
+    let mut wrong = (feed.clone(), messages.clone());
+    wrong.0[5]["data"]["amount"]["value"] = json!("1000000.00");
+    wrong.1[5].event = wrong.0[5].clone();
+    refuses("another amount was kept than posted", &wrong.0, &wrong.1, "wrong 1");
 }

@@ -134,6 +134,7 @@ fn a_sink_that_starts_at_the_beginning_gets_everything_and_one_that_starts_now_w
         consumer.wait_for_silence(std::time::Duration::from_secs(1));
         assert_eq!(consumer.distinct(), old + new.len(), "start = {start}");
         until_settled(&daemon);
+        says_delivered(&daemon, old + new.len());
         // Where it started is kept: the word may go, or stay, without any effect.
         assert!(daemon.stop().success());
         configure(&daemon, &scene.relay());
@@ -143,6 +144,22 @@ fn a_sink_that_starts_at_the_beginning_gets_everything_and_one_that_starts_now_w
         consumer.wait_for(old + new.len() + 1, crate::scene::PATIENCE);
         assert_eq!(consumer.count(), old + new.len() + 1, "nothing came again");
     }
+}
+
+/// So many of the notifications are said to be delivered, by their own page and by their order's; never more.
+#[track_caller]
+fn says_delivered(daemon: &Daemon, expected: usize) {
+    let listed = daemon.ask("/api/v1/notifications?limit=1000");
+    let ids: Vec<String> =
+        listed["notifications"].as_array().unwrap().iter().map(|n| crate::fixtures::text(&n["id"])).collect();
+    crate::harness::eventually("deliveries are told", || {
+        let page = |id: &String| daemon.ask(&format!("/api/v1/notifications/{id}"))["deliveries"].clone();
+        let pages = ids.iter().filter(|id| page(id).as_array().is_some_and(|list| !list.is_empty())).count();
+        let entries = |order: u32| daemon.ask(&format!("/api/v1/orders/paygol/order-{order}"))["entries"].clone();
+        let of = |order| entries(order).as_array().into_iter().flatten().filter(|e| e["what"] == "delivery").count();
+        let timelines = (0..3).map(of).sum::<usize>();
+        if (pages, timelines) == (expected, expected) { Ok(()) } else { Err((pages, timelines)) }
+    });
 }
 
 /// `check --connect` in a folder of its own.

@@ -129,6 +129,8 @@ pub struct Config {
     pub arguments: Vec<String>,
     /// The store's folder; within the test's own where relative.
     pub store_path: PathBuf,
+    /// Variables of the daemon's environment besides the test's own.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Config {
@@ -141,6 +143,7 @@ impl Default for Config {
             sources: sources(),
             arguments: Vec::new(),
             store_path: "store".into(),
+            environment: Vec::new(),
         }
     }
 }
@@ -207,7 +210,7 @@ impl Daemon {
     pub fn with(config: Config) -> Self {
         let folder = Folder::new();
         std::fs::write(folder.path().join("quittance.toml"), config.render()).expect("written");
-        let (child, log) = launch(folder.path(), &config.arguments);
+        let (child, log) = launch(folder.path(), &config);
         let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
         let mut daemon = Self { config, child, log, public: nowhere, admin: nowhere, folder };
         daemon.wait_for_addresses();
@@ -242,7 +245,7 @@ impl Daemon {
     /// Like [`Daemon::start_again`], without waiting for readiness.
     #[track_caller]
     pub fn launch_again(&mut self) {
-        let (child, log) = launch(self.folder.path(), &self.config.arguments);
+        let (child, log) = launch(self.folder.path(), &self.config);
         (self.child, self.log) = (child, log);
         self.wait_for_addresses();
     }
@@ -496,10 +499,10 @@ pub fn quittance(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn launch(folder: &Path, arguments: &[String]) -> (Child, Arc<Mutex<String>>) {
+fn launch(folder: &Path, config: &Config) -> (Child, Arc<Mutex<String>>) {
     let mut command = quittance(folder, &["--config", "quittance.toml", "serve"]);
-    let mut child =
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the executable runs");
+    command.args(&config.arguments).envs(config.environment.iter().cloned());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the executable runs");
     let log = Arc::new(Mutex::new(String::new()));
     let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     collect(out, log.clone());

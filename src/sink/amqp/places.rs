@@ -27,8 +27,8 @@ pub(super) fn trouble(at: &str, step: Step, code: Option<u16>, said: &str) -> Tr
         (Step::Reach, _) => ("cannot be reached", "check host and port in relay.amqp.url, and that the broker runs"),
         (Step::Tls, _) => (
             "the TLS handshake failed",
-            "check that this is the broker's amqps port, that its certificate names this host, and that the system \
-             trusts its issuer (or SSL_CERT_FILE names a file that does)",
+            "check that this is the broker's amqps port, that its certificate names this host and has not expired, and \
+             that the system trusts its issuer (or SSL_CERT_FILE names a file with the certificate of one)",
         ),
         (Step::Login, Some(403)) => ("the broker refuses the user or password", "check both in relay.amqp.url"),
         (Step::Login, Some(530)) => (

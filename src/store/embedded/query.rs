@@ -14,7 +14,9 @@ use super::record::{Expected, Record, Stamped, Statement, time};
 use super::sinks::{Found, Oldest, owed};
 use super::state::{Key, Lane, Value};
 use crate::event::{NotificationId, OrderId, Position, SourceName, rfc3339};
-use crate::store::{Delivery, Due, FeedEntry, Filter, Item, Kept, Page, StoreError, TimelineEntry, Verification};
+use crate::store::{
+    Delivery, Due, FeedEntry, Filter, Item, Kept, Page, Settled, StoreError, TimelineEntry, Verification,
+};
 
 /// Heads that are looked at to find when a sink took an event.
 const DELIVERY_SEARCH: usize = 20_000;
@@ -35,6 +37,16 @@ struct Told {
     statement: Box<Statement>,
     event: Bytes,
     replay: Option<String>,
+}
+
+/// What a claim holds.
+pub enum Claimed {
+    /// An event to hand out.
+    Due(Due),
+    /// An event that was kept and cannot be read any more, and why.
+    Lost(Position, String),
+    /// An event whose body was retired.
+    Retired(Position),
 }
 
 impl Live {
@@ -86,8 +98,8 @@ impl Live {
         Ok(entries)
     }
 
-    /// Claims what is due.
-    pub fn due(&self, sink: &str, limit: usize) -> Result<Vec<Due>, StoreError> {
+    /// Claims what is due. An event that is in the journal and does not read any more is given with why.
+    pub fn due(&self, sink: &str, limit: usize) -> Result<Vec<Claimed>, StoreError> {
         let claimed = self.sinks.claim(sink, limit, |from, limit| {
             let (mut found, mut next) = (Vec::new(), from);
             for stored in self.reader.heads(from).take(WALK) {
@@ -109,25 +121,45 @@ impl Live {
             }
             Ok((found, next))
         })?;
-        let mut due = Vec::with_capacity(claimed.len());
-        for (position, attempts) in claimed {
-            let told = self.reader.read(position)?.map(|stored| self.told(stored)).transpose()?.flatten();
-            match told {
-                Some(told) => due.push(Due {
-                    position,
-                    source: told.statement.source.clone(),
-                    event: told.statement.event.unwrap_or(crate::event::EventId::from_bytes([0; 16])),
-                    event_type: format!("{}.{}", told.statement.kind, told.statement.status),
-                    received_at: told.statement.received_at,
-                    replay: told.replay,
-                    attempts,
-                    body: told.event,
-                }),
-                // Nothing is owed of an event whose body is gone.
-                None => drop(self.sinks.settle(sink, position, crate::store::Settled::Delivered)),
+        let read = |(position, attempts): &(Position, u32)| self.claimed(*position, *attempts);
+        let due: Result<Vec<_>, _> = claimed.iter().map(read).collect();
+        if due.is_err() {
+            // Nobody hears of these claims, so nobody would ever end them.
+            for (position, _) in claimed {
+                self.sinks.settle(sink, position, Settled::Released);
             }
         }
-        Ok(due)
+        due
+    }
+
+    fn claimed(&self, position: Position, attempts: u32) -> Result<Claimed, StoreError> {
+        let lost = |why: &str| Ok(Claimed::Lost(position, why.to_owned()));
+        let stored = match self.reader.read(position) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return lost("its record is not in the journal any more"),
+            Err(ReadError::Damaged { .. }) => return lost("its record in the journal is damaged"),
+            Err(error) => return Err(error.into()),
+        };
+        let damaged = stored.parts_damaged;
+        let told = match self.told(stored) {
+            Ok(Some(told)) => told,
+            Ok(None) if damaged => return lost("its body in the journal is damaged"),
+            // Its body was retired, which happens only to what every sink has settled: this one began after that.
+            Ok(None) => return Ok(Claimed::Retired(position)),
+            Err(StoreError::Damaged(_)) => return lost("the record that it repeats is damaged"),
+            Err(error) => return Err(error),
+        };
+        let Some(event) = told.statement.event else { return lost("its record names no event") };
+        Ok(Claimed::Due(Due {
+            position,
+            source: told.statement.source.clone(),
+            event,
+            event_type: format!("{}.{}", told.statement.kind, told.statement.status),
+            received_at: told.statement.received_at,
+            replay: told.replay,
+            attempts,
+            body: told.event,
+        }))
     }
 
     /// When the oldest event arrived that a sink has not settled, as far as a look at the next records finds it.
@@ -217,6 +249,8 @@ impl Live {
                         at = Some((stamped.committed_at, "delivered".to_owned(), 1));
                         break;
                     }
+                    // The sink began later than the event: it is not due there, and was never delivered.
+                    Record::SinkStart(start) if start.sink == sink && start.after >= position => break,
                     Record::DeadLetter(letter) if letter.sink == sink && letter.position == position => {
                         at = Some((stamped.committed_at, format!("dead: {}", letter.reason), letter.attempts));
                         break;

@@ -170,7 +170,7 @@ impl Sinks {
     /// at or after a position, and the position after the last one it looked at.
     ///
     /// # Errors
-    /// Those of `walk`.
+    /// Those of `walk`, if nothing was claimed before.
     pub fn claim<E>(
         &self,
         name: &str,
@@ -200,7 +200,12 @@ impl Sinks {
             sink.beyond.retain(|position| *position > watermark);
         }
         while claimed.len() < limit && sink.waiting.len() < PARKED && sink.beyond.len() < self.beyond {
-            let (found, next) = walk(sink.cursor, limit - claimed.len())?;
+            let (found, next) = match walk(sink.cursor, limit - claimed.len()) {
+                Ok(walked) => walked,
+                // What is claimed already must be heard of, or nobody would ever end its claim.
+                Err(error) if claimed.is_empty() => return Err(error),
+                Err(_) => break,
+            };
             for Found { position, order } in found {
                 if sink.beyond.contains(&position) {
                     continue;
@@ -361,6 +366,20 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_claimed_before_the_walk_failed_is_handed_out() {
+        let sinks = Sinks::for_segments(64 << 20);
+        let one = |from: Position, _| {
+            let found = (from.0 <= 1).then_some(Found { position: Position(1), order: None });
+            Ok::<_, ()>((found.into_iter().collect(), Position(2)))
+        };
+        assert_eq!(sinks.claim("amqp", 1, one), Ok(vec![(Position(1), 0)]));
+        sinks.settle("amqp", Position(1), Settled::Refused("no".into()));
+        assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Ok(vec![(Position(1), 1)]));
+        sinks.settle("amqp", Position(1), Settled::Delivered);
+        assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Err("disk"));
+    }
 
     #[test]
     fn a_consumer_that_only_asked_is_still_owed_everything_after_a_restart() {

@@ -4,6 +4,7 @@ mod believed;
 mod doubt;
 mod failures;
 mod fingerprints;
+mod handed_out;
 mod rebuilt;
 mod whole;
 
