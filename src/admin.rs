@@ -8,6 +8,7 @@ mod auth;
 mod expectations;
 mod feed;
 mod health;
+mod inside;
 mod problem;
 mod reloads;
 mod status;
@@ -46,6 +47,7 @@ use crate::quarantine::Quarantine;
 use crate::relay::health::Health;
 use crate::sink::feed::Feed;
 use crate::store::{NOT_OPEN, Store, StoreError, Unavailable};
+pub use inside::Inside;
 use problem::Problem;
 pub use reloads::Reloads;
 

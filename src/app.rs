@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::admin::{Admin, Desk, Reloads};
+use crate::admin::{Admin, Desk, Inside, Reloads};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::drain::Tasks;
@@ -329,6 +329,31 @@ impl App {
         tracing::info!("stopped");
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// The admin API over a store that a command has opened itself: no socket, no relay, and nothing is received. Runs on
+/// the current runtime.
+///
+/// # Errors
+/// When the metrics cannot be set up.
+pub fn inside(config: Config, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Inside, AppError> {
+    let metrics = Metrics::new(&config.sources, clock.now())?;
+    let quarantine = quarantine(&config, &clock);
+    let (_, site) = watch::channel(Arc::new(Site::new(Arc::new(config), &metrics)));
+    let tasks = Tasks::new(Handle::current());
+    Ok(Inside::new(Desk {
+        feed: Feed::new(Arc::clone(&store), tasks.clone()),
+        started_at: clock.now(),
+        reloads: Reloads::new(clock.now()),
+        store,
+        metrics,
+        clock,
+        draining: tasks.stopping(),
+        tasks,
+        sites: Sites::new(site),
+        quarantine,
+        relay: None,
+    }))
 }
 
 /// Ends when the store failed for good, with the reason.

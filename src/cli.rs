@@ -1,5 +1,8 @@
 //! The command line: clap types only. What the commands do: [`crate::cmd`].
 
+mod look;
+mod send;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +11,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config::units;
 use crate::event::{Currency, Decimal, Kind};
+pub use look::{List, Show, Tail};
+pub use send::Send;
 
 /// Receives payment notifications, proves them, keeps them on disk, answers, and hands on one event for each.
 #[derive(Debug, Parser)]
@@ -19,6 +24,8 @@ use crate::event::{Currency, Decimal, Kind};
   quittance demo                          every provider, over real HTTP, with throw-away keys
   quittance --config my.toml check        what is wrong with a configuration, or what each source is worth
   quittance --config my.toml serve        the daemon
+  quittance --config my.toml send paygol  a test notification, signed as Paygol would
+  quittance --config my.toml list         what came in
 
 The configuration is --config, else $QUITTANCE_CONFIG, else ./config.toml, else /etc/quittance/config.toml.
 $QUITTANCE_LOG says how much is logged: error, warn, info (serve's default), debug.
@@ -45,6 +52,18 @@ pub enum Command {
     Demo(Demo),
     /// Say which payment is expected, so that the event about it can say `fulfil`.
     Expect(Expect),
+    /// Send a test notification, signed as the provider signs.
+    Send(Box<Send>),
+    /// List the notifications that were kept.
+    List(List),
+    /// Show one notification, or what happened to an order.
+    Show(Show),
+    /// Print events as they come.
+    Tail(Tail),
+    /// Print a shell's completions.
+    Completions(Completions),
+    /// Print the manual page.
+    Man(Man),
 }
 
 /// `quittance serve`.
@@ -159,6 +178,38 @@ pub struct Expect {
     /// One JSON object a line, as the admin API answers.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `quittance completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "  quittance completions bash > /etc/bash_completion.d/quittance
+  quittance completions zsh > \"${fpath[1]}/_quittance\"
+  quittance completions fish > ~/.config/fish/completions/quittance.fish")]
+pub struct Completions {
+    /// Which shell.
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// A shell that can be completed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shell {
+    /// GNU bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+/// `quittance man`.
+#[derive(Debug, Args)]
+#[command(after_help = "  quittance man | man -l -
+  quittance man --dir /usr/share/man/man1     this page and one for each command")]
+pub struct Man {
+    /// Write it and the pages of all commands into this folder instead.
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
 }
 
 fn decimal(text: &str) -> Result<String, &'static str> {

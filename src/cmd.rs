@@ -3,11 +3,19 @@
 //! Data goes to stdout through [`Out`], talk to stderr through [`talk`]. Nothing from outside reaches a terminal with
 //! a control character in it, and a reader that closes the pipe has seen enough: that is success.
 
+mod api;
 pub mod check;
 mod daemon;
 pub mod demo;
 pub mod expect;
+pub mod list;
+pub mod manual;
+mod reading;
+pub mod send;
+mod sender;
 pub mod serve;
+pub mod show;
+pub mod tail;
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
@@ -15,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Command};
 use crate::config::{Config, Problems};
@@ -43,7 +52,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(_) => "info",
         // Its daemon is attacked on purpose: that it warns of it would bury what the cases say.
         Command::Demo(_) => "error",
-        Command::Check(_) | Command::Expect(_) => "warn",
+        _ => "warn",
     };
     let done = crate::telemetry::start(level).map_err(|error| Failure::Usage(error.into())).and_then(|()| act(cli));
     match done {
@@ -71,8 +80,17 @@ fn act(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Serve(arguments) => serve::run(config()?, &file, arguments),
         Command::Demo(arguments) => demo::run(arguments, &mut out),
+        Command::Check(arguments) if arguments.live => {
+            check::live(&Config::contact(&file).map_err(Failure::Config)?, arguments.json, &mut out)
+        }
         Command::Check(arguments) => check::run(&config()?, &file, arguments, &mut out),
-        Command::Expect(arguments) => expect::run(&config()?, arguments, &mut out),
+        Command::Expect(arguments) => expect::run(&config()?, &file, arguments, &mut out),
+        Command::Send(arguments) => send::run(&config()?, arguments, &mut out),
+        Command::List(arguments) => list::run(&file, arguments, &mut out),
+        Command::Show(arguments) => show::run(&file, arguments, &mut out),
+        Command::Tail(arguments) => tail::run(&file, arguments, &mut out),
+        Command::Completions(arguments) => manual::completions(arguments.shell, &mut out),
+        Command::Man(arguments) => manual::pages(arguments.dir.as_deref(), &mut out),
     }
 }
 
@@ -89,6 +107,30 @@ fn config_path(named: Option<&Path>) -> PathBuf {
 /// A line for the operator. Nobody who closed stderr keeps a command from its work.
 pub fn talk(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
+}
+
+/// From now on SIGINT and SIGTERM end this process with success. For commands that only read and run until then: what
+/// was printed was printed whole, line by line.
+///
+/// # Errors
+/// When the system gives no thread or no handler.
+fn end_on_signal() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _on_it = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let wait = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
 }
 
 /// An error with all its reasons.
@@ -108,6 +150,27 @@ impl<W: Write> Out<W> {
     /// [`Failure::Closed`] when nobody reads any more; [`Failure::Operation`] when it cannot be written.
     pub fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.write(&printable(text))
+    }
+
+    /// A line for people, whose texts were escaped one by one and which may have colours in it.
+    ///
+    /// # Errors
+    /// As [`Out::line`].
+    pub(in crate::cmd) fn styled(&mut self, line: &str) -> Result<(), Failure> {
+        self.write(line)
+    }
+
+    /// Whether somebody still reads, as far as that can be known without writing something.
+    ///
+    /// # Errors
+    /// [`Failure::Closed`].
+    pub(in crate::cmd) fn check_reader(&self) -> Result<(), Failure> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let stdout = std::io::stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        let seen = poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let gone = watched.iter().any(|watched| watched.revents().intersects(PollFlags::ERR | PollFlags::HUP));
+        if seen.is_ok() && gone { Err(Failure::Closed) } else { Ok(()) }
     }
 
     /// A line for programs: one JSON object.
@@ -130,13 +193,24 @@ impl<W: Write> Out<W> {
         self.write(&safe)
     }
 
-    fn write(&mut self, text: &str) -> Result<(), Failure> {
-        let written = writeln!(self.0, "{text}").and_then(|()| self.0.flush());
-        written.map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Failure::Closed,
-            _ => Failure::Operation(anyhow::Error::new(error).context("writing to stdout")),
-        })
+    /// Bytes for programs, as they are: a shell's completions, a manual page.
+    ///
+    /// # Errors
+    /// As [`Out::line`].
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        written(self.0.write_all(bytes).and_then(|()| self.0.flush()))
     }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        written(writeln!(self.0, "{text}").and_then(|()| self.0.flush()))
+    }
+}
+
+fn written(written: std::io::Result<()>) -> Result<(), Failure> {
+    written.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::Closed,
+        _ => Failure::Operation(anyhow::Error::new(error).context("writing to stdout")),
+    })
 }
 
 impl From<anyhow::Error> for Failure {

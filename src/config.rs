@@ -52,6 +52,16 @@ pub struct Config {
     pub sources: Vec<Source>,
 }
 
+/// What a command needs to find and ask the running daemon, and nothing else: at a shell the secrets of the sources are
+/// often out of reach, since systemd or a container hands them to the daemon alone.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// The store's folder, whose lock names the daemon.
+    pub store: PathBuf,
+    /// The admin API's bearer token.
+    pub token: Option<Secret>,
+}
+
 /// `[listener]`.
 #[derive(Clone, Debug)]
 pub struct Listener {
@@ -171,6 +181,19 @@ pub enum ProviderSettings {
     ClickGem(ClickGem),
 }
 
+impl ProviderSettings {
+    /// The provider's word, as the configuration writes it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::ClickPay(_) => "clickpay",
+            Self::Paygol(_) => "paygol",
+            Self::PaygolLegacy(_) => "paygol-legacy",
+            Self::ClickKw(_) => "clickkw",
+            Self::ClickGem(_) => "clickgem",
+        }
+    }
+}
+
 /// `provider = "clickpay"`.
 #[derive(Clone, Debug)]
 pub struct ClickPay {
@@ -268,6 +291,39 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Problems> {
+        let (name, text) = Self::text_of(path)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let named = |problems: Problems| Problems { file: name, ..problems };
+        Self::parse(&text, base, &|name| std::env::var(name).ok()).map_err(named)
+    }
+
+    /// Reads of a configuration file what it takes to speak to the running daemon. What else is wrong with the file is
+    /// not asked: the daemon runs.
+    ///
+    /// # Errors
+    /// What is wrong with `store.path` and `admin.token`.
+    pub fn contact(path: &Path) -> Result<Contact, Problems> {
+        let (name, text) = Self::text_of(path)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let env = |name: &str| std::env::var(name).ok();
+        let document = raw::Document::new(&text, base, &env);
+        let found = Self::read_contact(&document);
+        let list = document.problems.take();
+        match found {
+            Some(contact) if list.is_empty() => Ok(contact),
+            _ => Err(Problems { file: name, list }),
+        }
+    }
+
+    fn read_contact(document: &raw::Document<'_>) -> Option<Contact> {
+        let table = Self::table(document)?;
+        let mut root = document.root(table.get_ref());
+        let token = settings::admin_token(&mut root.section("admin"));
+        settings::store_path(&mut root.section("store")).map(|store| Contact { store, token })
+    }
+
+    /// A file's name as the operator gave it, and its text.
+    fn text_of(path: &Path) -> Result<(String, String), Problems> {
         let file_name = path.display().to_string();
         let unreadable = |error: std::io::Error| {
             Problems::one(
@@ -281,9 +337,7 @@ impl Config {
         if file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)? as u64 > MAX_FILE_BYTES {
             return Err(Problems::one(&file_name, "is larger than 1 MiB", "name a configuration"));
         }
-        let base = path.parent().unwrap_or(Path::new(""));
-        let named = |problems: Problems| Problems { file: file_name.clone(), ..problems };
-        Self::parse(&text, base, &|name| std::env::var(name).ok()).map_err(named)
+        Ok((file_name, text))
     }
 
     /// The tree for a text. Relative paths are relative to `base`; `env` looks up environment variables. Total: any
@@ -303,9 +357,10 @@ impl Config {
         }
     }
 
-    fn read(document: &raw::Document<'_>) -> Option<Self> {
-        let table = match toml::de::DeTable::parse(document.text) {
-            Ok(table) => table,
+    /// The text as TOML, or the problem that it is none.
+    fn table<'d>(document: &raw::Document<'d>) -> Option<toml::Spanned<toml::de::DeTable<'d>>> {
+        match toml::de::DeTable::parse(document.text) {
+            Ok(table) => Some(table),
             Err(error) => {
                 let (line, column) = document.position(error.span().map_or(0, |span| span.start));
                 document.problems.borrow_mut().push(Problem {
@@ -314,9 +369,13 @@ impl Config {
                     message: format!("is not TOML: {}", error.message()),
                     remedy: "see https://toml.io, or compare with config.toml.example".to_owned(),
                 });
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    fn read(document: &raw::Document<'_>) -> Option<Self> {
+        let table = Self::table(document)?;
         let mut root = document.root(table.get_ref());
         let listener = settings::listener(root.section("listener"));
         let admin = settings::admin(root.section("admin"), listener.as_ref());

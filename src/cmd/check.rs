@@ -10,7 +10,7 @@ use serde_json::json;
 use super::daemon::Daemon;
 use super::{Failure, Out, serve, talk};
 use crate::cli;
-use crate::config::Config;
+use crate::config::{Config, Contact};
 use crate::event::Verdict;
 use crate::provider;
 use crate::sink::amqp::{Amqp, Examined};
@@ -35,9 +35,6 @@ struct Described {
 pub fn run<W: Write>(config: &Config, file: &Path, arguments: &cli::Check, out: &mut Out<W>) -> Result<(), Failure> {
     let sink = config.amqp.as_ref().map(Amqp::new).transpose();
     let sink = sink.map_err(|wrong| serve::failure(wrong.into(), file))?;
-    if arguments.live {
-        return live(config, arguments.json, out);
-    }
     // Looked at first: a reader that closes the pipe early must not turn a useless folder into success.
     let store = check_store(&config.store.path);
     let printed = describe(config).try_for_each(|source| match arguments.json {
@@ -136,9 +133,14 @@ fn connect<W: Write>(sink: &Amqp, as_json: bool, out: &mut Out<W>) -> Result<(),
     if all_well { Ok(()) } else { Err(Failure::Told) }
 }
 
-fn live<W: Write>(config: &Config, as_json: bool, out: &mut Out<W>) -> Result<(), Failure> {
-    let daemon = Daemon::find(config)?
-        .ok_or_else(|| anyhow!("no daemon holds the store in {}; start one with serve", config.store.path.display()))?;
+/// Whether the running daemon takes notifications. Asks for nothing that only the daemon can read: this is what a
+/// container's health check runs.
+///
+/// # Errors
+/// [`Failure`] when there is none, it is not ready, or stdout cannot be written.
+pub fn live<W: Write>(contact: &Contact, as_json: bool, out: &mut Out<W>) -> Result<(), Failure> {
+    let daemon = Daemon::find(contact)?
+        .ok_or_else(|| anyhow!("no daemon holds the store in {}; start one with serve", contact.store.display()))?;
     let answer = daemon.get("/readyz")?;
     let (pid, ready) = (daemon.pid, answer.status == 200);
     let reason = if ready { None } else { Some(answer.reason()) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::config::{Config, Secret};
+use crate::config::{Contact, Secret};
 use crate::store::embedded::lock;
 
 /// An answer is JSON of moderate size; what is larger is not from a daemon.
@@ -33,8 +33,8 @@ impl Daemon {
     ///
     /// # Errors
     /// When the lock cannot be read, or its holder has no admin API (yet).
-    pub(super) fn find(config: &Config) -> anyhow::Result<Option<Self>> {
-        let Some(holder) = lock::holder(&config.store.path).context("looking for the running daemon")? else {
+    pub(super) fn find(contact: &Contact) -> anyhow::Result<Option<Self>> {
+        let Some(holder) = lock::holder(&contact.store).context("looking for the running daemon")? else {
             return Ok(None);
         };
         let Some(admin) = holder.admin else {
@@ -49,7 +49,7 @@ impl Daemon {
             .user_agent(concat!("quittance/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Ok(Some(Self { pid: holder.pid, admin, token: config.admin.token.clone(), agent }))
+        Ok(Some(Self { pid: holder.pid, admin, token: contact.token.clone(), agent }))
     }
 
     /// GET.

@@ -6,7 +6,6 @@
 
 mod browser_cases;
 mod cases;
-mod sender;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use self::cases::Case;
-use self::sender::{Keys, Post};
+use super::sender::{Keys, Post};
 use super::{Failure, Out, talk};
 use crate::app::{App, Options};
 use crate::cli;

@@ -2,8 +2,6 @@
 //!
 //! Everything is judged before the first is registered, so that a file with a mistake registers nothing.
 
-mod registrar;
-
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::api::{Absent, Api};
 use super::{Failure, Out, chain, talk};
 use crate::cli;
 use crate::clock::{Clock, System};
@@ -22,7 +21,6 @@ use crate::event::rfc3339;
 use crate::expectation;
 use crate::provider::{self, Provider};
 use crate::store::Registration;
-use registrar::Registrar;
 
 /// The largest file of expectations, and the longest indicator's file.
 const MAX_FILE: u64 = 64 << 20;
@@ -40,17 +38,19 @@ struct Wanted {
 ///
 /// # Errors
 /// [`Failure`] when something is refused, nobody can register it, or stdout cannot be written.
-pub fn run<W: Write>(config: &Config, arguments: &cli::Expect, out: &mut Out<W>) -> Result<(), Failure> {
+pub fn run<W: Write>(config: &Config, file: &Path, arguments: &cli::Expect, out: &mut Out<W>) -> Result<(), Failure> {
     let now = System.now();
     let wanted = match &arguments.from {
         Some(file) => from_file(file)?,
         None => vec![from_arguments(arguments)?],
     };
     let wanted = with_life(wanted, arguments, now)?;
-    let judge = Judge::new(config);
-    judge.all(&wanted, now)?;
-    let registrar = Registrar::find(config)?;
-    register(&wanted, out, arguments, |document| registrar.register(&judge, document))
+    Judge::new(config).all(&wanted, now)?;
+    let api = Api::reach(file, Absent::Make)?;
+    register(&wanted, out, arguments, |document| {
+        let answer = api.post("/api/v1/expectations", document)?;
+        if matches!(answer.status, 200 | 201) { Ok(answer.body) } else { Err(anyhow!("{}", answer.reason())) }
+    })
 }
 
 /// Registers each in turn; what is refused is told and does not stop the rest.

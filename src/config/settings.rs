@@ -3,10 +3,11 @@
 //! Bounds are wide: they catch a wrong unit, not a wrong taste.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::raw::Section;
-use super::secret::Rule;
+use super::secret::{Rule, Secret};
 use super::{Admin, Amqp, Listener, Quarantine, Retention, SinkStart, StoreSettings, units};
 
 const KIB: u64 = 1 << 10;
@@ -58,7 +59,7 @@ pub(super) fn listener(mut section: Section<'_>) -> Option<Listener> {
 pub(super) fn admin(mut section: Section<'_>, listener: Option<&Listener>) -> Option<Admin> {
     let address = address(&mut section, SocketAddr::from(([127, 0, 0, 1], 9090)));
     let given = section.has("token");
-    let token = section.secret("token", Rule::Secret);
+    let token = admin_token(&mut section);
     if let Some(address) = address {
         if !address.ip().to_canonical().is_loopback() && !given {
             let message = format!("is missing, and {} can be reached from elsewhere", address.ip());
@@ -72,10 +73,20 @@ pub(super) fn admin(mut section: Section<'_>, listener: Option<&Listener>) -> Op
     Some(Admin { address: address?, token })
 }
 
+/// `admin.token`.
+pub(super) fn admin_token(section: &mut Section<'_>) -> Option<Secret> {
+    section.secret("token", Rule::Secret)
+}
+
+/// `store.path`, relative to the file.
+pub(super) fn store_path(section: &mut Section<'_>) -> Option<PathBuf> {
+    let path = section.required_text("path", "write the folder that keeps everything, as in \"/var/lib/quittance\"");
+    path.map(|path| section.document().base.join(path))
+}
+
 /// `[store]`.
 pub(super) fn store(mut section: Section<'_>, listener: Option<&Listener>) -> Option<StoreSettings> {
-    let path = section.required_text("path", "write the folder that keeps everything, as in \"/var/lib/quittance\"");
-    let path = path.map(|path| section.document().base.join(path));
+    let path = store_path(&mut section);
     let segment_bytes = section.size("segment", 64 * MIB, 64 * KIB..=GIB);
     let largest = listener.map_or(0, |listener| (listener.max_body_bytes + listener.max_header_bytes) as u64);
     if segment_bytes < 4 * largest {

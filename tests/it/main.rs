@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expected by panicking")]
 
+mod expected;
 mod fixtures;
 mod harness;
 mod http;
 
 mod admin_api;
 mod browser_returns;
+mod commands;
 mod demo;
 mod durability;
 mod expectations;
@@ -20,6 +22,7 @@ mod quarantine;
 mod reload;
 mod schema;
 mod secrets;
+mod send;
 mod shifted;
 mod signatures;
 mod single_use;

@@ -71,7 +71,9 @@ fn a_store_that_cannot_be_is_told() {
 #[test]
 fn nobody_is_ready_where_nobody_runs() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (done, text) = check(&config(folder.path()), true, false);
+    let contact = Contact { store: folder.path().to_owned(), token: None };
+    let mut bytes = Vec::new();
+    let done = live(&contact, false, &mut Out::to(&mut bytes));
     assert!(matches!(done, Err(Failure::Operation(error)) if error.to_string().contains("no daemon holds the store")));
-    assert!(text.is_empty());
+    assert!(bytes.is_empty());
 }

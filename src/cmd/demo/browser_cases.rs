@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::cases::{Case, expectation};
-use super::sender::{self, Fields, Keys, Post, flipped, return_path, with};
+use crate::cmd::sender::{self, Fields, Keys, Post, flipped, return_path, with};
 
 /// Where the buyer is sent.
 fn page(name: &str, order: &str) -> String {

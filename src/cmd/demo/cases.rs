@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::browser_cases;
-use super::sender::{self, Fields, Keys, Post, flipped, panel, pg_sig, plat_sign, with};
+use crate::cmd::sender::{self, Fields, Keys, Post, flipped, panel, pg_sig, plat_sign, with};
 
 /// One thing that a provider, or somebody who is none, may do.
 pub(super) struct Case {

@@ -101,11 +101,13 @@ fn what_is_refused_stops_nobody_else_and_ends_in_failure() {
 #[test]
 fn without_a_daemon_the_store_is_opened_and_holds_the_registration_after_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = Config::parse(CONFIG, folder.path(), &|_| None).expect("good");
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, CONFIG).expect("written");
+    let config = Config::load(&file).expect("good");
     let line = "--source kw --order 100042 --amount 6.00 --currency KWD --session s1 --indicator 7c1a6a24 --json";
     let expect = || {
         let mut bytes = Vec::new();
-        let done = run(&config, &arguments(line), &mut Out::to(&mut bytes));
+        let done = run(&config, &file, &arguments(line), &mut Out::to(&mut bytes));
         (done, serde_json::from_slice::<Value>(&bytes).unwrap_or_default())
     };
     let (done, first) = expect();
@@ -119,5 +121,5 @@ fn without_a_daemon_the_store_is_opened_and_holds_the_registration_after_it() {
     assert_eq!(first, second);
     // And another amount contradicts it: the store remembers.
     let other = arguments(&line.replace("6.00", "7.00"));
-    assert!(matches!(run(&config, &other, &mut Out::to(Vec::new())), Err(Failure::Told)));
+    assert!(matches!(run(&config, &file, &other, &mut Out::to(Vec::new())), Err(Failure::Told)));
 }

@@ -1,4 +1,4 @@
-//! The providers' side: keys that live as long as the demo, and requests signed with them as the providers sign.
+//! The providers' side, for `demo` and `send`: requests signed as the providers sign, and the demo's throw-away keys.
 //!
 //! Written from the protocols and not from the receiving code, so that the two can disagree.
 
@@ -33,13 +33,20 @@ pub(super) struct Keys {
 }
 
 /// A request, ready to be sent to the public listener.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Post {
     pub(super) method: Method,
     /// Path and query.
     pub(super) target: String,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Post {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Target, headers and body hold secrets.
+        write!(f, "Post({})", self.method)
+    }
 }
 
 impl Keys {
@@ -107,18 +114,31 @@ pub(super) fn plat_sign(key: &RsaPrivateKey, fields: &[(&'static str, String)]) 
     BASE64_STANDARD.encode(signed)
 }
 
-/// Paygol's `X-Pg-Sig`: HMAC-SHA256 of the object with sorted keys as PHP prints it. The demo's values are ASCII.
+/// Paygol's `X-Pg-Sig`: HMAC-SHA256 of the object with sorted keys as PHP prints it.
 pub(super) fn pg_sig(secret: &str, fields: &[(&'static str, String)]) -> String {
     let mut sorted = fields.to_vec();
     sorted.sort();
-    let mac = hmac(secret, json(&sorted).replace('/', "\\/").as_bytes());
+    let mut printed = String::new();
+    for c in json(&sorted).chars() {
+        match c {
+            '/' => printed.push_str("\\/"),
+            c if c.is_ascii() => printed.push(c),
+            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| printed.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    let mac = hmac(secret, printed.as_bytes());
     mac.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A return URL's path: `<path>/<order>/<tag>`.
 pub(super) fn return_path(path: &str, source: &str, secret: &str, order: &str) -> String {
+    format!("{path}{}", return_tail(source, secret, order))
+}
+
+/// What follows a source's path in a return URL: `/<order>/<tag>`.
+pub(super) fn return_tail(source: &str, secret: &str, order: &str) -> String {
     let mac = hmac(secret, format!("v1\0{source}\0{order}").as_bytes());
-    format!("{path}/{order}/{}", BASE64_URL_SAFE_NO_PAD.encode(mac.get(..16).unwrap_or_default()))
+    format!("/{order}/{}", BASE64_URL_SAFE_NO_PAD.encode(mac.get(..16).unwrap_or_default()))
 }
 
 /// `a=1&b=2`, percent-encoded.
