@@ -72,6 +72,10 @@ pub trait Store: Send + Sync + 'static {
     /// The store's identity, in every cursor; [`NOT_OPEN`] while it is starting and does not know it yet.
     fn id(&self) -> [u8; 16];
 
+    /// The histories that cursors of the feed may come from, oldest first; the last one goes on. Empty until the store
+    /// knows them, and its horizon: until then nothing can be said of any cursor.
+    fn timelines(&self) -> Vec<Timeline>;
+
     /// A page of notifications, newest first, below `before`.
     ///
     /// # Errors
@@ -116,6 +120,16 @@ pub struct Terms {
     pub retention: Retention,
     /// `policy.fulfil = "never"`.
     pub fulfil_never: bool,
+}
+
+/// A history of a store. The first one bears the store's identity; each start from a backup begins another, since the
+/// positions after it were given to other events before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeline {
+    /// Its identity, in every cursor that is given out in it.
+    pub id: [u8; 16],
+    /// The last position that this store shares with it.
+    pub until: Position,
 }
 
 /// What came of a commit.
@@ -471,7 +485,8 @@ pub struct Figures {
     pub rebuild_progress: f64,
     /// The store was started from a backup and holds everything.
     pub restored: bool,
-    /// Events that the sink has not settled.
+    /// Events that the relay's sink has not settled; where there is none, those that the slowest consumer of the feed
+    /// has not acknowledged.
     pub backlog: u64,
     /// Age of the oldest of them.
     pub oldest: Duration,

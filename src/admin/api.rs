@@ -44,7 +44,7 @@ pub async fn notifications(
     let before = question.after.as_deref().map(|cursor| PageCursor::parse(cursor, id)).transpose();
     let before = before.map_err(|error| match error {
         CursorError::Malformed => Problem::bad_request("after: use the \"next\" of the page before"),
-        CursorError::OtherStore => Problem::new(http::StatusCode::GONE, error.to_string()),
+        CursorError::OtherStore | CursorError::Abandoned => Problem::new(http::StatusCode::GONE, error.to_string()),
     })?;
     let page = desk.read("list", move |store| store.notifications(&filter, before, limit)).await?;
     let next = page.next.map(|position| PageCursor::new(id, position).to_string());

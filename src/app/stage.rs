@@ -22,8 +22,8 @@ use crate::drain::Tasks;
 use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::Verified;
 use crate::store::{
-    Committed, Due, ExpectError, FeedEntry, Figures, Filter, Kept, Outcome, Page, Pending, Readiness, Registered,
-    Registration, Settled, Store, StoreError, Terms, TimelineEntry, Unavailable,
+    Committed, Due, ExpectError, FeedEntry, Figures, Filter, Kept, NOT_OPEN, Outcome, Page, Pending, Readiness,
+    Registered, Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
 };
 
 /// The secret of the legacy source.
@@ -290,6 +290,10 @@ impl Store for Memory {
     }
     fn id(&self) -> [u8; 16] {
         *self.id.lock().expect("no panic")
+    }
+    fn timelines(&self) -> Vec<Timeline> {
+        let id = *self.id.lock().expect("no panic");
+        if id == NOT_OPEN { Vec::new() } else { vec![Timeline { id, until: Position(u64::MAX) }] }
     }
     fn notifications(&self, _: &Filter, _: Option<Position>, _: usize) -> Result<Page, StoreError> {
         Ok(Page::default())

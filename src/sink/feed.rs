@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::drain::Tasks;
 use crate::event::Position;
 use crate::store::cursor::{CursorError, FeedCursor};
-use crate::store::{FeedEntry, NOT_OPEN, Store, StoreError};
+use crate::store::{FeedEntry, Store, StoreError};
 
 /// Reads events. A cheap clone.
 #[derive(Clone)]
@@ -84,18 +84,20 @@ impl Feed {
     ///
     /// # Errors
     /// [`FeedError::Malformed`], [`FeedError::Gone`], or [`FeedError::NotOpen`] as long as a store that is starting
-    /// does not know its own name: a good cursor must not be called foreign then.
+    /// does not know its timelines and its horizon: a good cursor must not be called foreign then, nor one that is too
+    /// old be taken for good.
     pub fn position(&self, cursor: Option<&str>) -> Result<Position, FeedError> {
-        let id = self.store.id();
-        if id == NOT_OPEN {
+        let timelines = self.store.timelines();
+        if timelines.is_empty() {
             return Err(FeedError::NotOpen);
         }
         let horizon = self.store.horizon();
         let Some(cursor) = cursor else { return Ok(horizon) };
         let gone = |why| FeedError::Gone { why, oldest: self.cursor(horizon) };
-        let position = FeedCursor::parse(cursor, id).map_err(|error| match error {
+        let position = FeedCursor::parse(cursor, &timelines).map_err(|error| match error {
             CursorError::Malformed => FeedError::Malformed,
             CursorError::OtherStore => gone("the cursor belongs to another store"),
+            CursorError::Abandoned => gone("the cursor is of a time that the restored backup does not hold"),
         })?;
         if position < horizon {
             return Err(gone("events after this cursor are no longer kept"));
@@ -149,15 +151,21 @@ impl Feed {
 
     fn batch(&self, entries: Vec<FeedEntry>, nothing_up_to: Position) -> Result<Batch, FeedError> {
         let position = entries.last().map_or(nothing_up_to, |entry| entry.position);
+        let timeline = self.timeline();
         let entries = entries.into_iter().map(|entry| {
-            let cursor = self.cursor(entry.position);
+            let cursor = FeedCursor::new(timeline, entry.position).to_string();
             Ok(Entry { cursor, replay: entry.replay, event: raw(&entry.event)? })
         });
         Ok(Batch { entries: entries.collect::<Result<_, FeedError>>()?, next: self.cursor(position), position })
     }
 
     fn cursor(&self, position: Position) -> String {
-        FeedCursor::new(self.store.id(), position).to_string()
+        FeedCursor::new(self.timeline(), position).to_string()
+    }
+
+    /// Who reads has asked with a cursor or without one, and neither is answered before it is known.
+    fn timeline(&self) -> [u8; 16] {
+        self.store.timelines().last().map_or_else(|| self.store.id(), |timeline| timeline.id)
     }
 }
 

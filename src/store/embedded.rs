@@ -41,7 +41,7 @@ use crate::provider::{Claim, Verified};
 use crate::seal::Seal;
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness, Registered,
-    Registration, Settled, Store, StoreError, Terms, TimelineEntry, Unavailable,
+    Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
 };
 use committer::{Job, Notification, Registering};
 use filter::Filter;
@@ -51,7 +51,7 @@ use lock::{Lock, LockError};
 use overlay::Preloaded;
 use query::Claimed;
 use record::Expected;
-use sinks::Sinks;
+use sinks::{Oldest, Sinks};
 use state::{Key, Keys};
 use status::Shared;
 
@@ -398,6 +398,10 @@ impl Store for Embedded {
         self.0.live.get().map_or([0; 16], |live| live.store_id)
     }
 
+    fn timelines(&self) -> Vec<Timeline> {
+        self.0.shared.timelines()
+    }
+
     fn notifications(&self, filter: &Wanted, before: Option<Position>, limit: usize) -> Result<Page, StoreError> {
         self.live()?.notifications(filter, before, limit)
     }
@@ -440,10 +444,16 @@ impl Store for Embedded {
         let shared = &self.0.shared;
         let live = self.0.live.get();
         let segments = live.map(|live| live.reader.segments()).unwrap_or_default();
-        let relay = live.and_then(|live| Some((live, live.sinks.backlog(&self.0.options.sink.as_ref()?.name)?)));
-        let (backlog, oldest) = relay.map_or((0, None), |(live, (backlog, at))| {
-            (backlog, Some(at).filter(|_| backlog > 0).and_then(|at| live.oldest(at)))
-        });
+        let (backlog, at) = match &self.0.options.sink {
+            Some(relay) => {
+                live.and_then(|live| live.sinks.backlog(&relay.name)).unwrap_or((0, Oldest::From(Position(0))))
+            }
+            None => {
+                let (events, acknowledged) = shared.feed_backlog();
+                (events, Oldest::From(Position(acknowledged.0 + 1)))
+            }
+        };
+        let oldest = live.filter(|_| backlog > 0).and_then(|live| live.oldest(at));
         let age = oldest.map(|at| self.0.options.clock.now().duration_since(at));
         Figures {
             backlog,

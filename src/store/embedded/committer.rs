@@ -203,6 +203,9 @@ impl Committer {
         self.shared.set_clock_alarm(clock_alarm);
         let restored = matches!(self.overlay.pinned(&self.keys.restored()), Some(Value::Restored(true)));
         self.shared.set_restored(restored);
+        if let Some(Value::Timelines(timelines)) = self.overlay.pinned(&self.keys.timelines()) {
+            self.shared.set_timelines(timelines);
+        }
         Circumstances { clock_alarm, restored, fulfil_never: self.terms.now().fulfil_never }
     }
 
@@ -462,9 +465,12 @@ impl Committer {
 /// Whether a record must not take the room kept in reserve: all but what lets the relay go on and room be made.
 fn needs_room(record: &Record) -> bool {
     match record {
-        Record::Progress(_) | Record::SinkStart(_) | Record::DeadLetter(_) | Record::Horizon(_) | Record::Audit(_) => {
-            false
-        }
+        Record::Progress(_)
+        | Record::SinkStart(_)
+        | Record::DeadLetter(_)
+        | Record::Horizon(_)
+        | Record::Timeline(_)
+        | Record::Audit(_) => false,
         Record::Notification(_)
         | Record::Settlement(_)
         | Record::Expectation(_)

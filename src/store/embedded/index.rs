@@ -110,7 +110,7 @@ impl Index {
     /// [`IndexError`].
     pub fn pinned(&self) -> Result<Batch, IndexError> {
         let mut found = Batch::default();
-        for what in [b'P', b'C', b'H', b'R', b'D'] {
+        for what in [b'P', b'C', b'H', b'R', b'D', b'L'] {
             for entry in self.db()?.scan_prefix([what]) {
                 let (key, bytes) = entry.map_err(|source| self.failed(source))?;
                 if let Ok(key) = <[u8; 17]>::try_from(&*key)

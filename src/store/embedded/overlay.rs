@@ -52,7 +52,7 @@ pub struct Look<'a> {
 
 /// Whether a key's value is always in memory.
 pub fn is_pinned(key: &Key) -> bool {
-    matches!(key.what(), b'P' | b'C' | b'H' | b'R' | b'D')
+    matches!(key.what(), b'P' | b'C' | b'H' | b'R' | b'D' | b'L')
 }
 
 impl Overlay {

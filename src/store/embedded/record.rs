@@ -36,6 +36,8 @@ pub enum Record {
     Audit(Audit),
     /// Parts up to here are gone: the feed begins after it.
     Horizon(Position),
+    /// From here on the store tells another history than the one from which it was restored; its identity.
+    Timeline([u8; 16]),
     /// The daemon was alive: what the clock rule is judged by when nothing else comes.
     Heartbeat,
 }
@@ -200,6 +202,10 @@ impl Stamped {
                 out.put_number(tag::POSITION, position.0);
                 11
             }
+            Record::Timeline(id) => {
+                out.put(tag::TIMELINE, id);
+                12
+            }
         };
         let mut payload = vec![kind];
         payload.extend(out.finish());
@@ -244,6 +250,7 @@ impl Stamped {
             9 => Record::Audit(Audit { what: text(tag::WHAT)?, who: text(tag::WHO)?, reason: text(tag::REASON)? }),
             10 => Record::Heartbeat,
             11 => Record::Horizon(position),
+            12 => Record::Timeline(fields.array(tag::TIMELINE)?),
             _ => return None,
         };
         let committed_at = time(fields.number(tag::COMMITTED_AT));
@@ -315,5 +322,5 @@ pub(super) mod tag {
     pub const BEYOND: u8 = 34;        pub const ATTEMPTS: u8 = 35;      pub const REASON: u8 = 36;
     pub const REPLAY: u8 = 37;        pub const EXCHANGE: u8 = 38;      pub const ROUTING_KEY: u8 = 39;
     pub const REQUEST: u8 = 40;       pub const ENDED: u8 = 41;         pub const WHAT: u8 = 42;
-    pub const WHO: u8 = 43;           pub const DOUBTFUL: u8 = 44;
+    pub const WHO: u8 = 43;           pub const DOUBTFUL: u8 = 44;        pub const TIMELINE: u8 = 46;
 }

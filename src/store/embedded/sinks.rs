@@ -159,6 +159,11 @@ impl Sinks {
         self.lock().values().map(Sink::watermark).min()
     }
 
+    /// Up to where the slowest of the sinks whose names begin so has settled everything.
+    pub fn slowest(&self, prefix: &str) -> Option<Position> {
+        self.lock().iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, sink)| sink.watermark()).min()
+    }
+
     /// The sinks that have settled a position.
     pub fn settled_by(&self, position: Position) -> Vec<String> {
         let sinks = self.lock();

@@ -10,11 +10,12 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::oneshot;
 
 use super::committer::{Committer, Job, chain_of, index_thread, pinned_progress};
 use super::filter::Filter;
 use super::index::{Batch, Covered, Index};
-use super::journal::{Journal, Options as JournalOptions, ReadError, Reader};
+use super::journal::{Journal, Options as JournalOptions, ReadError, Reader, disk};
 use super::overlay::Overlay;
 use super::rebuild::{RebuildError, bring_up};
 use super::record::{Audit, Progress, Record, Stamped};
@@ -24,6 +25,7 @@ use super::{Enlisted, Inner, Live, retention};
 use crate::config::SinkStart;
 use crate::event::{Digest, Position};
 use crate::seal::Seal;
+use crate::store::Unavailable;
 
 /// How long a start waits before it tries a refusing disk again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -77,6 +79,10 @@ fn run(inner: &Arc<Inner>) {
     if let Some(Value::Horizon(position)) = pinned.get(&keys.horizon()) {
         inner.shared.set_horizon(*position);
     }
+    match pinned.get(&keys.timelines()) {
+        Some(Value::Timelines(timelines)) => inner.shared.set_timelines(timelines),
+        _ => inner.shared.set_timelines(&[keys.first_timeline()]),
+    }
     let (hand_over, batches) = sync_channel(1);
     let committer = Committer {
         journal,
@@ -94,6 +100,8 @@ fn run(inner: &Arc<Inner>) {
         metrics: inner.options.metrics.clone(),
         terms: inner.terms.clone(),
     };
+    // The first thing that the committer writes, so that nothing is judged or numbered without it.
+    let mut noted = note_circumstances(inner, &jobs);
     let store = Arc::clone(inner);
     spawn(inner, "store-index", move || {
         if let Some(live) = store.live.get() {
@@ -102,12 +110,24 @@ fn run(inner: &Arc<Inner>) {
         }
     });
     spawn(inner, "store-commit", move || committer.run(&queue));
-    note_circumstances(inner, &jobs);
+    while let Some(answer) = noted.take() {
+        let written = matches!(answer.blocking_recv(), Ok(Ok(())));
+        if written || inner.shared.is_draining() || inner.shared.has_failed() {
+            break;
+        }
+        // Not ready until it is: a store that forgot that it came from a backup would tell everything again.
+        std::thread::park_timeout(RETRY);
+        noted = note_circumstances(inner, &jobs);
+    }
     if live.jobs.set(jobs).is_err() {
         inner.shared.fail("the store was started twice");
     }
     let store = Arc::clone(inner);
     spawn(inner, "store-retention", move || retention::run(&store));
+    if inner.options.sink.is_none() {
+        let store = Arc::clone(inner);
+        spawn(inner, "store-backlog", move || follow_consumers(&store));
+    }
     tracing::info!(head = inner.shared.head().0, "the store is ready");
     if inner.shared.is_draining()
         && let Some(jobs) = live.jobs.get()
@@ -210,7 +230,44 @@ fn count_backlog(inner: &Arc<Inner>, sink: &str, owes: &Owed) {
     live.sinks.counted(sink, events);
 }
 
-fn note_circumstances(inner: &Inner, jobs: &mpsc::SyncSender<Job>) {
+/// Counts what the slowest consumer of the feed has not acknowledged, where the feed is the only sink: what comes is
+/// added, what it acknowledges taken off. Each head is read at most twice, and none while it keeps up.
+fn follow_consumers(inner: &Inner) {
+    const EVERY: Duration = Duration::from_millis(500);
+    let Some(live) = inner.live.get() else { return };
+    let count = |after: Position, up_to: Position| {
+        let heads = live.reader.heads(Position(after.0 + 1)).take_while(|_| !inner.shared.is_draining());
+        let heads = heads.filter_map(Result::ok).take_while(|stored| stored.position <= up_to);
+        heads.filter(|stored| Stamped::decode(&stored.payload).is_some_and(|s| owed(&s.record).is_some())).count()
+    };
+    // So many events stand above the first and up to the second.
+    let (mut from, mut to, mut events) = (Position(0), Position(0), 0_usize);
+    while !inner.shared.is_draining() && !inner.shared.has_failed() {
+        if let Some(acknowledged) = live.sinks.slowest("feed:") {
+            if acknowledged >= to {
+                (to, events) = (acknowledged, 0);
+            } else if acknowledged >= from {
+                events = events.saturating_sub(count(from, acknowledged));
+            } else {
+                events += count(acknowledged, from);
+            }
+            from = acknowledged;
+            let head = live.reader.head();
+            if head > to {
+                events += count(to, head);
+                to = head;
+            }
+            inner.shared.set_feed_backlog(events as u64, from);
+        }
+        std::thread::park_timeout(EVERY);
+    }
+}
+
+/// Has written down what the operator said of this start. `None` where that is nothing.
+fn note_circumstances(
+    inner: &Inner,
+    jobs: &mpsc::SyncSender<Job>,
+) -> Option<oneshot::Receiver<Result<(), Unavailable>>> {
     let audit = |what: &str, reason: &str| {
         Record::Audit(Audit { what: what.to_owned(), who: "serve".to_owned(), reason: reason.to_owned() })
     };
@@ -219,15 +276,17 @@ fn note_circumstances(inner: &Inner, jobs: &mpsc::SyncSender<Job>) {
         records.push(audit("clock_confirmed", "--confirm-clock"));
     }
     if inner.options.restored {
+        match disk::random() {
+            Ok(timeline) => records.push(Record::Timeline(timeline)),
+            Err(error) => inner.shared.fail(&format!("no random bytes: {error}")),
+        }
         records.push(audit("restored", "--restored"));
     }
     if inner.options.restored_ended {
         records.push(audit("restored_ended", "--restored-ended"));
     }
-    if !records.is_empty() {
-        let (reply, _) = tokio::sync::oneshot::channel();
-        let _ = jobs.send(Job::Append(records, reply));
-    }
+    let (reply, answer) = oneshot::channel();
+    (!records.is_empty() && jobs.send(Job::Append(records, reply)).is_ok()).then_some(answer)
 }
 
 /// Opens journal and index. `None` when the store is closed meanwhile.
@@ -310,7 +369,8 @@ fn build_anew(inner: &Inner, live: &Live) -> bool {
             return false;
         }
         let built = Index::discard(&folder).map_err(|error| error.to_string()).and_then(|()| {
-            let (fresh, _) = Index::open(&folder, live.store_id, &inner.options.boot).map_err(|error| chain_of(&error))?;
+            let (fresh, _) =
+                Index::open(&folder, live.store_id, &inner.options.boot).map_err(|error| chain_of(&error))?;
             bring_up(&fresh, &live.reader, &live.keys, None, &inner.shared).map_err(|error| chain_of(&error))?;
             Ok(fresh)
         });

@@ -8,12 +8,15 @@ pub mod value;
 use super::record::{Expected, Record, Stamped, Statement, millis};
 use crate::event::{AccountName, Digest, Kind, OrderId, Position, SourceName, Status};
 use crate::provider::SignedString;
-use crate::store::KeptOutcome;
+use crate::store::{KeptOutcome, Timeline};
 pub use value::{Bound, Expectation, Lane, Order, Seen, Session, SignedOnce, Summary, Told, Value};
 
 /// A key of the index: one byte that says of what, and 16 bytes of a SHA-256 salted with the store's id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Key(pub [u8; 17]);
+
+/// Histories of a store that are remembered.
+const TIMELINES: usize = 1024;
 
 /// Makes keys. Salted, so that nobody outside can look for two that collide.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +113,14 @@ impl Keys {
     pub fn horizon(&self) -> Key {
         self.key(b'H', &[])
     }
+    /// The histories that cursors may come from.
+    pub fn timelines(&self) -> Key {
+        self.key(b'L', &[])
+    }
+    /// The one history of a store that was never restored.
+    pub fn first_timeline(&self) -> Timeline {
+        Timeline { id: self.store, until: Position(u64::MAX) }
+    }
     /// Whether the store came from a backup and nobody has ended that yet.
     pub fn restored(&self) -> Key {
         self.key(b'R', &[])
@@ -182,8 +193,24 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
             view.put(keys.dead_letters(), Value::DeadLetters(before + 1));
         }
         Record::Redelivery(_) | Record::ReplayJob(_) | Record::Audit(_) | Record::Heartbeat => {}
+        Record::Timeline(id) => enter_timeline(view, keys, position, *id),
         Record::Horizon(horizon) => view.put(keys.horizon(), Value::Horizon(*horizon)),
     }
+}
+
+fn enter_timeline(view: &mut impl View, keys: &Keys, position: Position, id: [u8; 16]) {
+    let mut timelines = match view.get(&keys.timelines()) {
+        Some(Value::Timelines(timelines)) => timelines,
+        _ => vec![keys.first_timeline()],
+    };
+    if let Some(before) = timelines.last_mut() {
+        before.until = Position(position.0.saturating_sub(1));
+    }
+    if timelines.len() == TIMELINES {
+        timelines.remove(0); // its cursors become those of another store
+    }
+    timelines.push(Timeline { id, until: Position(u64::MAX) });
+    view.put(keys.timelines(), Value::Timelines(timelines));
 }
 
 fn enter_key(view: &mut impl View, keys: &Keys, position: Position, statement: &Statement) {

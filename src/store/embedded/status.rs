@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::event::{Digest, Position};
+use crate::store::Timeline;
 
 /// Shared by the store's threads and its callers.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub struct Shared {
     damage: AtomicU64,
     horizon: AtomicU64,
     dead_letters: AtomicU64,
+    timelines: Mutex<Vec<Timeline>>,
+    /// Events that the slowest consumer of the feed has not acknowledged, and up to where it has.
+    feed_backlog: Mutex<(u64, Position)>,
     fatal: watch::Sender<Option<String>>,
 }
 
@@ -42,6 +46,8 @@ impl Default for Shared {
             damage: AtomicU64::new(0),
             horizon: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
+            timelines: Mutex::default(),
+            feed_backlog: Mutex::default(),
             fatal: watch::Sender::new(None),
         }
     }
@@ -177,6 +183,25 @@ impl Shared {
     /// Counts `more` events that a sink refused for good; returns how many there are.
     pub fn dead_letters(&self, more: u64) -> u64 {
         self.dead_letters.fetch_add(more, Ordering::AcqRel) + more
+    }
+    /// Notes how many events the slowest consumer of the feed has not acknowledged, and up to where it has.
+    pub fn set_feed_backlog(&self, events: u64, acknowledged: Position) {
+        *self.feed_backlog.lock().unwrap_or_else(PoisonError::into_inner) = (events, acknowledged);
+    }
+    /// The same.
+    pub fn feed_backlog(&self) -> (u64, Position) {
+        *self.feed_backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Notes the histories that cursors may come from.
+    pub fn set_timelines(&self, timelines: &[Timeline]) {
+        let mut known = self.timelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != timelines {
+            *known = timelines.to_vec();
+        }
+    }
+    /// The histories that cursors may come from; none until they are known.
+    pub fn timelines(&self) -> Vec<Timeline> {
+        self.timelines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Places of damage since the store was made.
     pub fn damage(&self) -> u64 {

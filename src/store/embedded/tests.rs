@@ -338,6 +338,74 @@ async fn a_restored_store_holds_every_payment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restored_store_knows_the_cursors_of_before_the_backup_and_no_later_ones() {
+    use crate::store::cursor::{CursorError, FeedCursor};
+    let mut folder = Folder::new();
+    let store = folder.start();
+    pay(&store, &folder.clock, 0..3).await;
+    let newest = |store: &Embedded| store.timelines().last().expect("known").id;
+    let cursor = |store: &Embedded, at: Position| FeedCursor::new(newest(store), at).to_string();
+    let before = (cursor(&store, Position(3)), Position(3));
+    store.close();
+    drop(store);
+    // The backup is the older folder; the store lives on in the newer one, and is lost.
+    let backup = folder.at.clone();
+    folder.kill();
+    let store = folder.start();
+    pay(&store, &folder.clock, 3..6).await;
+    let lost = cursor(&store, Position(5));
+    assert_eq!(FeedCursor::parse(&lost, &store.timelines()), Ok(Position(5)));
+    store.close();
+    drop(store);
+    folder.at = backup;
+    let store = folder.start_with(Options { restored: true, ..folder.options() });
+    pay(&store, &folder.clock, 10..30).await;
+    let since = cursor(&store, Position(7));
+    store.close();
+    drop(store);
+    for keep_index in [true, false] {
+        folder.keep_index = keep_index;
+        folder.kill();
+        let store = folder.start();
+        let timelines = store.timelines();
+        assert_eq!(FeedCursor::parse(&before.0, &timelines), Ok(before.1), "index kept: {keep_index}");
+        assert_eq!(FeedCursor::parse(&lost, &timelines), Err(CursorError::Abandoned), "index kept: {keep_index}");
+        assert_eq!(FeedCursor::parse(&since, &timelines), Ok(Position(7)), "index kept: {keep_index}");
+        store.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_feed_is_the_only_sink_the_backlog_is_what_its_slowest_consumer_lacks() {
+    let folder = Folder::new();
+    let store = folder.start();
+    pay(&store, &folder.clock, 0..5).await;
+    assert_eq!(store.figures().backlog, 0, "nobody is owed anything");
+    store.acknowledge("shop", Position(0));
+    conformance::until("all of it is owed", || store.figures().backlog == 5).await;
+    let third = store.events(Position(0), 3).expect("readable").pop().expect("the third").position;
+    store.acknowledge("shop", third);
+    store.acknowledge("books", *store.head().borrow());
+    conformance::until("two are left", || store.figures().backlog == 2).await;
+    folder.clock.set(folder.clock.now() + SignedDuration::from_secs(90));
+    assert!(store.figures().oldest >= Duration::from_secs(90));
+    pay(&store, &folder.clock, 5..6).await;
+    conformance::until("one more came", || store.figures().backlog == 3).await;
+    store.acknowledge("late", Position(0));
+    conformance::until("a new one is owed everything", || store.figures().backlog == 6).await;
+    store.close();
+    drop(store);
+    let store = folder.start();
+    conformance::until("also after a start", || store.figures().backlog == 6).await;
+    for consumer in ["shop", "books", "late"] {
+        store.acknowledge(consumer, *store.head().borrow());
+    }
+    conformance::until("all of it is acknowledged", || store.figures().backlog == 0).await;
+    assert_eq!(store.figures().oldest, Duration::ZERO);
+    store.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_doubtful_clock_is_trusted_again_when_somebody_confirms_it() {
     let folder = Folder::new();
     let store = folder.start();

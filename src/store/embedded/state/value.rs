@@ -4,7 +4,7 @@ use super::super::fields::{Fields, Writer, little_endian};
 use super::super::record::{Progress, Statement, put_money, read_money};
 use super::short;
 use crate::event::{EventId, Kind, Money, NotificationId, Position, SourceName, Status, Verdict};
-use crate::store::{Committed, Outcome};
+use crate::store::{Committed, Outcome, Timeline};
 
 /// What a key stands for.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub enum Value {
     Horizon(Position),
     /// The store came from a backup: everything is held.
     Restored(bool),
+    /// The histories that cursors may come from, oldest first.
+    Timelines(Vec<Timeline>),
     /// How many events the sinks refused for good.
     DeadLetters(u64),
 }
@@ -305,6 +307,11 @@ fn read_positions(bytes: &[u8]) -> Vec<Position> {
     bytes.chunks(8).map(|chunk| Position(little_endian(chunk))).collect()
 }
 
+fn read_timeline(bytes: &[u8]) -> Option<Timeline> {
+    let (id, until) = bytes.split_at_checked(16)?;
+    Some(Timeline { id: id.try_into().ok()?, until: Position(little_endian(until)) })
+}
+
 impl Value {
     /// As the index keeps it.
     pub fn encode(&self) -> Vec<u8> {
@@ -342,6 +349,11 @@ impl Value {
             }
             Self::Horizon(position) => {
                 out.put_number(1, position.0);
+            }
+            Self::Timelines(timelines) => {
+                for Timeline { id, until } in timelines {
+                    out.put(1, &[id.as_slice(), &until.0.to_le_bytes()].concat());
+                }
             }
             Self::Restored(restored) => {
                 out.put_number(1, (*restored).into());
@@ -383,6 +395,7 @@ impl Value {
                 watermark: position(2),
                 beyond: read_positions(fields.get(3)?),
             }),
+            b'L' => Self::Timelines(fields.all(1).map(read_timeline).collect::<Option<_>>()?),
             b'R' => Self::Restored(fields.number(1) != 0),
             b'H' => Self::Horizon(position(1)),
             b'C' => Self::Clock(fields.number(1)),
@@ -499,8 +512,9 @@ mod tests {
             Value::Horizon(Position(4)),
             Value::Restored(true),
             Value::DeadLetters(3),
+            Value::Timelines(vec![Timeline { id: [4; 16], until: Position(5) }]),
         ];
-        for (value, what) in values.into_iter().zip(*b"ISTOGPCHRD") {
+        for (value, what) in values.into_iter().zip(*b"ISTOGPCHRDL") {
             assert_eq!(Value::decode(what, &value.encode()), Some(value));
         }
     }
