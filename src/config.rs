@@ -9,7 +9,7 @@ mod reload;
 mod rules;
 pub mod secret;
 mod settings;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -73,7 +73,7 @@ pub struct Listener {
     pub max_connections: usize,
     /// Above: 413.
     pub max_body_bytes: usize,
-    /// Above: 431 or 400, whatever HTTP says.
+    /// Above: 413.
     pub max_header_bytes: usize,
     /// Time for a request's head.
     pub header_timeout: Duration,

@@ -4,6 +4,8 @@
 //! Everything that can be wrong with a registration is told in a sentence that names the member, never its value: an
 //! indicator is a secret, and an error may end in somebody's log.
 
+mod document;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,8 +13,9 @@ use serde_json::{Map, Value};
 
 use crate::config::{ProviderSettings, Source};
 use crate::event::{Currency, Decimal, Kind, Money, OrderId, SourceName};
-use crate::provider::{Bearer, Provider};
+use crate::provider::{Bearer, Provider, clickgem};
 use crate::store::Registration;
+pub use document::{DocumentError, document};
 
 const MEMBERS: [&str; 7] = ["source", "order_id", "kind", "amount", "session_id", "indicator_status", "expires_at"];
 /// How long an expectation holds that does not say so.
@@ -35,9 +38,7 @@ pub fn read<'p>(
     now: Timestamp,
 ) -> Result<(Registration, Option<String>), String> {
     let members = value.as_object().ok_or("the body is not an object")?;
-    if members.keys().any(|name| !MEMBERS.contains(&name.as_str())) {
-        return Err(format!("an unknown member; known are {}", MEMBERS.join(", ")));
-    }
+    known(members, "", &MEMBERS)?;
     let source = text(members, "source")?.ok_or("source: is missing")?;
     let name = SourceName::new(source);
     let position = sources.iter().position(|source| Some(&source.name) == name.as_ref());
@@ -47,12 +48,22 @@ pub fn read<'p>(
     let (order, return_url) = order(public_url, provider, text(members, "order_id")?)?;
     let kind = text(members, "kind")?.map_or(Some(Kind::Payment), Kind::parse);
     let kind = kind.ok_or("kind: one of payment, payout, refund")?;
-    let amount = amount(&source.provider, members.get("amount"))?;
+    let (amount, unfit) = amount(&source.provider, members.get("amount"))?;
     let (session, indicator) = session(&source.provider, members)?;
     let expires_at = expires_at(text(members, "expires_at")?, now)?;
     let registration =
-        Registration { source: source.name.clone(), order, kind, amount, session, indicator, expires_at };
+        Registration { source: source.name.clone(), order, kind, amount, session, indicator, expires_at, unfit };
     Ok((registration, return_url))
+}
+
+/// Whether all members are known ones; a member whose name was misspelt must not be left out silently.
+fn known(members: &Map<String, Value>, path: &str, names: &[&str]) -> Result<(), String> {
+    match members.keys().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            Err(format!("{}: an unknown member; known are {}", document::named(path, name), names.join(", ")))
+        }
+    }
 }
 
 /// A member that is text; `None` where it is missing or null.
@@ -79,10 +90,12 @@ fn order(public_url: &str, provider: &dyn Provider, text: Option<&str>) -> Resul
     Ok((order, url))
 }
 
-fn amount(provider: &ProviderSettings, sent: Option<&Value>) -> Result<Money, String> {
+/// An amount, and why it cannot be paid at the source if it cannot. The latter is the last word only where the order is
+/// not open with another amount: that contradicts first.
+fn amount(provider: &ProviderSettings, sent: Option<&Value>) -> Result<(Money, Option<&'static str>), String> {
     const SHAPE: &str = r#"amount: must be an object like {"value": "6.000", "currency": "KWD"}"#;
-    let members = sent.and_then(Value::as_object).filter(|members| members.len() == 2);
-    let members = members.ok_or_else(|| SHAPE.to_owned())?;
+    let members = sent.and_then(Value::as_object).ok_or_else(|| SHAPE.to_owned())?;
+    known(members, "amount", &["value", "currency"])?;
     let member = |name: &str| members.get(name).and_then(Value::as_str).ok_or_else(|| SHAPE.to_owned());
     let value = Decimal::parse(member("value")?).filter(|value| !value.is_zero());
     let value = value.ok_or_else(|| "amount.value: a plain decimal above zero, as text".to_owned())?;
@@ -94,14 +107,15 @@ fn amount(provider: &ProviderSettings, sent: Option<&Value>) -> Result<Money, St
         ProviderSettings::ClickKw(settings) => (Some(settings.currency), Some(2)),
         ProviderSettings::Paygol(_) | ProviderSettings::PaygolLegacy(_) | ProviderSettings::ClickGem(_) => (None, None),
     };
-    if fixed.is_some_and(|fixed| fixed != currency) {
-        return Err("amount.currency: this source is configured for another one".to_owned());
-    }
     let exponent = digits.into_iter().chain(currency.exponent()).min();
-    if exponent.is_some_and(|exponent| value.minor_units(exponent).is_none()) {
-        return Err("amount.value: more digits than can be paid there".to_owned());
-    }
-    Ok(Money { value, currency })
+    let unfit = if fixed.is_some_and(|fixed| fixed != currency) {
+        Some("amount.currency: this source is configured for another one")
+    } else if exponent.is_some_and(|exponent| value.minor_units(exponent).is_none()) {
+        Some("amount.value: more digits than can be paid there")
+    } else {
+        None
+    };
+    Ok((Money { value, currency }, unfit))
 }
 
 fn session(
@@ -125,7 +139,12 @@ fn session(
             (false, false)
         }
     };
-    let session = bounded("session_id", has_session)?.map(str::to_owned);
+    let mut session = bounded("session_id", has_session)?.map(str::to_owned);
+    if let (ProviderSettings::ClickGem(_), Some(text)) = (provider, &session) {
+        // Another spelling would never equal what comes back, and every genuine return would raise an alarm.
+        let getid = clickgem::getid(text).ok_or("session_id: the getid of create's answer, 32 hexadecimal digits")?;
+        session = Some(getid);
+    }
     Ok((session, bounded("indicator_status", has_indicator)?.map(Bearer::new)))
 }
 

@@ -271,10 +271,16 @@ pub trait Provider: Send + Sync + 'static {
     fn ordinary(&self) -> Ordinary;
 }
 
-/// The provider of a source.
-pub fn build(source: &Source) -> Arc<dyn Provider> {
+/// The providers of all sources of a configuration, in its order. They are built together, since what a key of ClickPay
+/// signed may be meant for any source that has the key.
+pub fn build_all(sources: &[Source]) -> Vec<Arc<dyn Provider>> {
+    let kin = clickpay::Kin::of(sources);
+    sources.iter().map(|source| build(source, &kin)).collect()
+}
+
+fn build(source: &Source, kin: &clickpay::Kin) -> Arc<dyn Provider> {
     match &source.provider {
-        ProviderSettings::ClickPay(settings) => Arc::new(clickpay::ClickPay::new(source, settings)),
+        ProviderSettings::ClickPay(settings) => Arc::new(clickpay::ClickPay::new(source, settings, kin)),
         ProviderSettings::Paygol(settings) => Arc::new(paygol::Paygol::new(source, settings)),
         ProviderSettings::PaygolLegacy(settings) => Arc::new(paygol_legacy::PaygolLegacy::new(source, settings)),
         ProviderSettings::ClickKw(settings) => Arc::new(clickkw::ClickKw::new(source, settings)),

@@ -157,6 +157,13 @@ pub struct Committed {
     pub alarms: Vec<Alarm>,
 }
 
+impl Committed {
+    /// Click KW: a success with an indicator that was not registered for the order, although others were.
+    pub fn indicator_wrong(&self) -> bool {
+        self.alarms.contains(&Alarm::WrongIndicator)
+    }
+}
+
 /// Whether a notification was seen before. None of these is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -230,6 +237,9 @@ pub struct Registration {
     pub indicator: Option<Bearer>,
     /// Until when.
     pub expires_at: Timestamp,
+    /// Why the source can never be paid this amount, where it cannot. It is refused then, but an order that is open
+    /// with another amount or currency contradicts first: only the store knows whether one is.
+    pub unfit: Option<&'static str>,
 }
 
 /// What came of a registration.
@@ -250,6 +260,9 @@ pub enum ExpectError {
     /// Eight sessions of the order are open.
     #[error("eight sessions of this order are already open")]
     TooManyOpen,
+    /// The source can never be paid this amount: [`Registration::unfit`].
+    #[error("{0}")]
+    Unfit(&'static str),
     /// The store has no source of that name.
     #[error("no such source")]
     NoSource,

@@ -79,14 +79,15 @@ fn routes() -> &'static Routes {
     ROUTES.get_or_init(|| {
         let config = config();
         let metrics = Metrics::new(&config.sources, jiff::Timestamp::UNIX_EPOCH).expect("series");
-        Routes::new(config.sources.iter().map(|source| Endpoint::new(source, provider::build(source), &metrics)))
+        let providers = config.sources.iter().zip(provider::build_all(&config.sources));
+        Routes::new(providers.map(|(source, provider)| Endpoint::new(source, provider, &metrics)))
     })
 }
 
 /// The providers of the fixed configuration, in its order: clickpay, paygol, paygol-legacy, clickkw, clickgem.
 pub fn providers() -> &'static [Arc<dyn Provider>] {
     static PROVIDERS: OnceLock<Vec<Arc<dyn Provider>>> = OnceLock::new();
-    PROVIDERS.get_or_init(|| config().sources.iter().map(provider::build).collect())
+    PROVIDERS.get_or_init(|| provider::build_all(&config().sources))
 }
 
 /// Which of [`providers`] a target is for.

@@ -6,12 +6,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::problem::Problem;
 use super::{Desk, Shared};
 use crate::event::rfc3339;
-use crate::expectation;
+use crate::expectation::{self, DocumentError};
 use crate::store::Registration;
 
 /// 201 with the return URL once it is synced; 200 where the same was registered before.
@@ -36,7 +36,10 @@ fn read(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Result<(Registration, 
     if !media.eq_ignore_ascii_case("application/json") {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json"));
     }
-    let value: Value = serde_json::from_slice(body).map_err(|_| Problem::bad_request("the body is not JSON"))?;
+    let value = expectation::document(body).map_err(|error| match error {
+        DocumentError::NotJson { .. } => Problem::bad_request(format!("the body {error}")),
+        DocumentError::Repeated(_) => Problem::bad_request(error.to_string()),
+    })?;
     let site = desk.sites.now();
     let provider_at = |at: usize| site.routes.endpoints().get(at).map(|endpoint| &*endpoint.provider);
     expectation::read(&value, &site.config.sources, provider_at, &site.config.listener.public_url, desk.clock.now())

@@ -89,7 +89,7 @@ impl IntoResponse for Problem {
 pub fn head_fault(fault: HeadFault) -> Bytes {
     let (status, detail) = match fault {
         HeadFault::Malformed => (StatusCode::BAD_REQUEST, "not HTTP/1.1"),
-        HeadFault::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large"),
+        HeadFault::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the head is too large"),
         HeadFault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the head took too long"),
     };
     respond::raw(&Problem::new(status, detail).respond())
@@ -123,6 +123,7 @@ impl From<ExpectError> for Problem {
     fn from(error: ExpectError) -> Self {
         match error {
             ExpectError::Contradicts | ExpectError::TooManyOpen => Self::new(StatusCode::CONFLICT, error.to_string()),
+            ExpectError::Unfit(why) => Self::unprocessable(why),
             ExpectError::NoSource => Self::unprocessable("there is no such source"),
             ExpectError::Unavailable(unavailable) => unavailable.into(),
         }

@@ -329,9 +329,13 @@ async fn an_expectation_that_nothing_could_ever_match_is_refused() {
     }
     let secret = expectation(|b| {
         b["indicator_status"] = json!(["TOPSECRET"]);
-        b["TOPSECRET"] = json!("TOPSECRET");
+        b["order_id"] = json!("TOPSECRET/");
     });
     let answer = post(&stage, "/api/v1/expectations", &secret).await;
     assert!(answer.status == 422 && !answer.json.to_string().contains("TOPSECRET"), "{}", answer.json);
+    // A value may be a secret; a member's name is what has to be mended.
+    let misspelt = expectation(|b| b["indicator"] = json!("TOPSECRET"));
+    let answer = post(&stage, "/api/v1/expectations", &misspelt).await.json.to_string();
+    assert!(answer.contains("indicator: an unknown member") && !answer.contains("TOPSECRET"), "{answer}");
     assert!(stage.store.expected.lock().expect("no panic").is_empty());
 }

@@ -257,6 +257,7 @@ impl Store for Memory {
         let result = match known {
             Some((_, known)) if *known == amount => Ok(true),
             Some(_) => Err(ExpectError::Contradicts),
+            None if registration.unfit.is_some() => Err(ExpectError::Unfit(registration.unfit.unwrap_or_default())),
             None => {
                 expected.push((registration.order, amount));
                 Ok(false)

@@ -1,6 +1,6 @@
 //! `quittance check`: everything that can be known before a start, or whether the running daemon is ready.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::daemon::Daemon;
 use super::{Failure, Out, serve, talk};
 use crate::cli;
-use crate::config::{Config, Contact};
+use crate::config::{Config, Contact, Problem, Problems};
 use crate::event::Verdict;
 use crate::provider;
 use crate::sink::amqp::{Amqp, Examined};
@@ -36,7 +36,7 @@ pub fn run<W: Write>(config: &Config, file: &Path, arguments: &cli::Check, out: 
     let sink = config.amqp.as_ref().map(Amqp::new).transpose();
     let sink = sink.map_err(|wrong| serve::failure(wrong.into(), file))?;
     // Looked at first: a reader that closes the pipe early must not turn a useless folder into success.
-    let store = check_store(&config.store.path);
+    let store = check_store(&config.store.path).map_err(|error| error.failure(file));
     let printed = describe(config).try_for_each(|source| match arguments.json {
         true => out.json(&source),
         false => source.print(out),
@@ -56,8 +56,7 @@ pub fn run<W: Write>(config: &Config, file: &Path, arguments: &cli::Check, out: 
 }
 
 fn describe(config: &Config) -> impl Iterator<Item = Described> + '_ {
-    config.sources.iter().map(|source| {
-        let provider = provider::build(source);
+    config.sources.iter().zip(provider::build_all(&config.sources)).map(|(source, provider)| {
         let ordinary = provider.ordinary();
         let tail = if provider.has_return_url() { "/<order_id>/<tag>" } else { "" };
         Described {
@@ -89,17 +88,56 @@ impl Described {
     }
 }
 
+/// Why the store cannot be made or written where the configuration has it.
+#[derive(Debug)]
+enum StoreTrouble {
+    /// There is no such place, or no right to it: the configuration names a wrong one.
+    Place { message: String, remedy: &'static str },
+    /// The place is right, but the disk does not take anything now.
+    Disk(anyhow::Error),
+}
+
+impl StoreTrouble {
+    fn failure(self, file: &Path) -> Failure {
+        match self {
+            Self::Disk(error) => Failure::Operation(error),
+            Self::Place { message, remedy } => {
+                let path = "store.path".to_owned();
+                let problem = Problem { path, line: None, message, remedy: remedy.to_owned() };
+                Failure::Config(Problems { file: file.display().to_string(), list: vec![problem] })
+            }
+        }
+    }
+}
+
 /// Whether the store can be made or written there. Leaves nothing behind.
-fn check_store(path: &Path) -> anyhow::Result<()> {
+fn check_store(path: &Path) -> Result<(), StoreTrouble> {
     let existing = path.ancestors().find(|place| place.exists() && !place.as_os_str().is_empty());
     let place = existing.unwrap_or(Path::new("."));
+    let shown = place.display();
     if !place.is_dir() {
-        return Err(anyhow!("store.path: {} is not a folder; name another one, or move it away", place.display()));
+        let message = format!("{shown} is not a folder");
+        return Err(StoreTrouble::Place { message, remedy: "name another one, or move it away" });
     }
-    tempfile::tempfile_in(place).map(|_| ()).with_context(|| {
-        let verb = if place == path { "write to" } else { "make the store's folder in" };
-        format!("store.path: cannot {verb} {}; give this user the right to it", place.display())
+    let error = match tempfile::tempfile_in(place) {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    let verb = if place == path { "write to" } else { "make the store's folder in" };
+    let message = format!("cannot {verb} {shown}");
+    Err(match is_wrong_place(&error) {
+        true => {
+            StoreTrouble::Place { message: format!("{message}: {error}"), remedy: "give this user the right to it" }
+        }
+        false => StoreTrouble::Disk(anyhow::Error::new(error).context(format!("store.path: {message}"))),
     })
+}
+
+/// Whether a folder cannot be used because the configuration names a wrong one, rather than because its disk is full or
+/// fails.
+pub(super) fn is_wrong_place(error: &std::io::Error) -> bool {
+    use ErrorKind::{AlreadyExists, NotADirectory, NotFound, PermissionDenied, Unsupported};
+    matches!(error.kind(), AlreadyExists | NotADirectory | NotFound | PermissionDenied | Unsupported)
 }
 
 /// Looks at every broker: one that cannot be used is a failure, also when another one can.

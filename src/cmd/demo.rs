@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::cases::Case;
@@ -56,7 +57,7 @@ pub fn run(arguments: &cli::Demo, out: &mut Out) -> Result<(), Failure> {
         client.wait_until_ready()?;
         let all_right = perform(&client, &cases, arguments.json, out)?;
         if arguments.stay {
-            stay(&client, &runtime);
+            stay(&client, &runtime)?;
         }
         Ok::<_, Failure>(all_right)
     })?;
@@ -117,12 +118,18 @@ fn print(case: &Case, seen: &Seen, ok: bool, as_json: bool, out: &mut Out) -> Re
     out.line(&format!("{provider:13}  {name:20}  {answer:50}  {event:16}  {verdict:7}  {word}"))
 }
 
-fn stay(client: &Client, runtime: &Runtime) {
+fn stay(client: &Client, runtime: &Runtime) -> anyhow::Result<()> {
+    // Set before anybody is told of it: an interrupt that comes at once must end it kindly too.
+    let mut interrupt = {
+        let _inside = runtime.enter();
+        signal(SignalKind::interrupt()).context("listening for signals")?
+    };
     talk(&format!("listening on http://{}", client.public));
     talk(&format!("admin listener on http://{}", client.admin));
     talk(&format!("events at http://{}/api/v1/events", client.admin));
     talk("Ctrl-C ends it");
-    let _ = runtime.block_on(tokio::signal::ctrl_c());
+    runtime.block_on(interrupt.recv());
+    Ok(())
 }
 
 impl Case {

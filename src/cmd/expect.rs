@@ -18,7 +18,7 @@ use crate::cli;
 use crate::clock::{Clock, System};
 use crate::config::Config;
 use crate::event::rfc3339;
-use crate::expectation;
+use crate::expectation::{self, DocumentError};
 use crate::provider::{self, Provider};
 use crate::store::Registration;
 
@@ -104,13 +104,18 @@ struct Judge<'c> {
 
 impl<'c> Judge<'c> {
     fn new(config: &'c Config) -> Self {
-        Self { config, providers: config.sources.iter().map(provider::build).collect() }
+        Self { config, providers: provider::build_all(&config.sources) }
     }
 
     /// A registration and its return URL, or what is wrong with it.
     fn read(&self, document: &Value, now: Timestamp) -> Result<(Registration, Option<String>), String> {
         let provider_at = |index: usize| self.providers.get(index).map(AsRef::as_ref);
-        expectation::read(document, &self.config.sources, provider_at, &self.config.listener.public_url, now)
+        let read =
+            expectation::read(document, &self.config.sources, provider_at, &self.config.listener.public_url, now)?;
+        match read.0.unfit {
+            None => Ok(read),
+            Some(why) => Err(why.to_owned()),
+        }
     }
 
     /// Tells everything that is wrong with any of them.
@@ -174,11 +179,14 @@ fn parse(text: &str, name: &str) -> Result<Vec<Wanted>, Failure> {
     let mut wrong = 0_usize;
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = format!("{name}:{}", index + 1);
-        match serde_json::from_str(line) {
+        match expectation::document(line.as_bytes()) {
             Ok(document) => wanted.push(Wanted { place, document }),
-            // What serde says would repeat what it read, and that may be an indicator.
             Err(error) => {
-                talk(&at(&place, &format!("is not JSON, from column {} on", error.column())));
+                let told = match error {
+                    DocumentError::NotJson { column, .. } => format!("is not JSON, from column {column} on"),
+                    DocumentError::Repeated(_) => error.to_string(),
+                };
+                talk(&at(&place, &told));
                 wrong += 1;
             }
         }
@@ -186,7 +194,7 @@ fn parse(text: &str, name: &str) -> Result<Vec<Wanted>, Failure> {
     match (wrong, wanted.is_empty()) {
         (0, true) => Err(anyhow!("{name} holds no expectation").into()),
         (0, false) => Ok(wanted),
-        (wrong, _) => Err(anyhow!("{wrong} lines of {name} are not JSON; nothing was registered").into()),
+        (wrong, _) => Err(anyhow!("{wrong} lines of {name} cannot be read; nothing was registered").into()),
     }
 }
 

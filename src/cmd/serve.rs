@@ -7,10 +7,12 @@ use std::pin::pin;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::check::is_wrong_place;
 use super::{Failure, talk};
 use crate::app::{App, AppError, Options, Reloader};
 use crate::cli::Serve;
 use crate::config::{Config, Problem, Problems};
+use crate::store::embedded::lock::LockError;
 
 /// Runs until SIGTERM or SIGINT; SIGHUP has it read its configuration anew.
 ///
@@ -27,7 +29,11 @@ pub fn run(config: Config, file: &Path, arguments: &Serve) -> Result<(), Failure
 
 /// What only the store or lapin can tell of a configuration is told like every other mistake in it.
 pub(super) fn failure(error: AppError, file: &Path) -> Failure {
+    let wrong_place = |error: &LockError| matches!(error, LockError::Io { source, .. } if is_wrong_place(source));
     let (path, remedy) = match &error {
+        AppError::Store(why) if why.downcast_ref().is_some_and(wrong_place) => {
+            ("store.path".to_owned(), "name a folder that this user may make or write")
+        }
         AppError::NeedsStart => (
             "relay.amqp.start".to_owned(),
             "set it to \"now\" (only what comes from now on) or \"beginning\" (everything that is kept)",

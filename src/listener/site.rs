@@ -39,7 +39,8 @@ impl Site {
             request: Some(settings.request_timeout),
         };
         let http = Http::new(pace, settings.max_header_bytes);
-        let endpoints = config.sources.iter().map(|source| Endpoint::new(source, provider::build(source), metrics));
+        let providers = config.sources.iter().zip(provider::build_all(&config.sources));
+        let endpoints = providers.map(|(source, provider)| Endpoint::new(source, provider, metrics));
         let routes = Routes::new(endpoints);
         Self { config, routes, http }
     }

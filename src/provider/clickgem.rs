@@ -214,8 +214,8 @@ fn posted(received: &Received) -> Result<Vec<Field>, Refusal> {
     fields.map_err(browser::refusal)
 }
 
-/// 32 hexadecimal digits, in lower case.
-fn getid(text: &str) -> Option<String> {
+/// A `getid`: 32 hexadecimal digits, in lower case whatever was sent; `None` for anything else.
+pub fn getid(text: &str) -> Option<String> {
     (text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
 }
 

@@ -75,7 +75,10 @@ impl Provider for ClickKw {
         }
         let message = (returned.text("message"), returned.text("message_type"));
         let (word, problems, claim) = match message {
-            (Some("success"), Some("success")) => ("success", vec![], Claim::Indicator { success: true, indicator }),
+            // Nothing hangs on `message_type` where it is missing: what proves is the indicator.
+            (Some("success"), Some("success") | None) => {
+                ("success", vec![], Claim::Indicator { success: true, indicator })
+            }
             (Some("error"), _) => ("error", vec![], Claim::Indicator { success: false, indicator }),
             // The tag is right, so it is kept and held; one of each for an order, whatever else it says.
             (Some("success"), _) => ("odd", vec![Reason::Contradiction], Claim::Status(Status::Unknown)),
@@ -116,12 +119,13 @@ impl Provider for ClickKw {
     }
 
     fn answer(&self, committed: &Committed) -> Answer {
-        // Whoever is sent to the failure page pays twice: nobody who may have paid goes there.
+        // Whoever is sent to the failure page pays twice: nobody who may have paid goes there. A success with a wrong
+        // indicator is no such buyer, also after the order was paid: one who paid brings the right one.
         let pending = self.pages.pending.as_ref().unwrap_or(&self.pages.success);
         let page = match (committed.indicator_right, committed.status) {
             (true, Status::Paid) if committed.verdict != Verdict::Hold => &self.pages.success,
             (true, Status::Paid) => pending,
-            _ if committed.order_paid => &self.pages.success,
+            _ if committed.order_paid && !committed.indicator_wrong() => &self.pages.success,
             (true, _) => pending,
             (false, _) => &self.pages.failure,
         };

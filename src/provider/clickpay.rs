@@ -10,6 +10,7 @@ mod meaning;
 mod message;
 mod ordinary;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,7 +19,7 @@ use http::Method;
 use self::meaning::Meaning;
 use self::message::Message;
 use super::rsa_recovery::PublicKey;
-use super::split::{Ambiguity, Grammars};
+use super::split::{Ambiguity, Grammars, Reader};
 use super::{
     Answer, Claim, Ordinary, Proof, Provider, Received, Refusal, RefusalStyle, Refused, SignedString, Verified,
 };
@@ -35,9 +36,22 @@ pub struct ClickPay {
     /// The key that held last: most sources rotate once in years, and the next notification is by the same one.
     last_key: AtomicUsize,
     grammars: Arc<Grammars>,
+    /// By key, everybody who may read what it signed.
+    readers: HashMap<Digest, Arc<[Reader]>>,
     has_order_pattern: bool,
     has_amount_pattern: bool,
 }
+
+/// What sources that share a key have to do with each other: what it signed may be meant for any of them.
+#[derive(Default)]
+pub struct Kin {
+    /// Compiled once, however many sources write their numbers alike.
+    grammars: HashMap<Writing, Arc<Grammars>>,
+    readers: HashMap<Digest, Vec<Reader>>,
+}
+
+/// How a source's messages are written: patterns, fields, optional fields.
+type Writing = (Option<String>, Option<String>, Vec<String>, Vec<String>);
 
 /// A refusal, and whether a corrected key or a later version may yet find the request genuine.
 struct Refuse {
@@ -57,22 +71,20 @@ struct Held {
 }
 
 impl ClickPay {
-    /// With the settings of one source.
-    pub fn new(source: &config::Source, settings: &config::ClickPay) -> Self {
-        let (fields, optional) = (&settings.fields, &settings.optional_fields);
-        let (order, amount) = (settings.order_pattern.as_deref(), settings.amount_pattern.as_deref());
-        // The config was checked; should a pattern fail all the same, holding everything is the safe side.
-        let grammars = Grammars::new(order, amount, fields, optional)
-            .unwrap_or_else(|_| Grammars::hold_everything(fields, optional));
+    /// With the settings of one source, which is among those that `kin` was made of.
+    pub fn new(source: &config::Source, settings: &config::ClickPay, kin: &Kin) -> Self {
+        let fingerprints = settings.public_keys.iter().map(PublicKey::fingerprint);
+        let readers = fingerprints.map(|key| (key, kin.readers.get(&key).cloned().unwrap_or_default().into()));
         Self {
             source: source.name.clone(),
             account: source.account.clone(),
             currency: settings.currency,
             keys: settings.public_keys.clone(),
             last_key: AtomicUsize::new(0),
-            grammars: Arc::new(grammars),
-            has_order_pattern: order.is_some(),
-            has_amount_pattern: amount.is_some(),
+            grammars: kin.grammars.get(&writing(settings)).map_or_else(|| compiled(settings), Arc::clone),
+            readers: readers.collect(),
+            has_order_pattern: settings.order_pattern.is_some(),
+            has_amount_pattern: settings.amount_pattern.is_some(),
         }
     }
 
@@ -113,7 +125,8 @@ impl ClickPay {
         // A message that does not fit the grammars is not among the readings that were counted, so that one reading
         // would be another one than the sent.
         let proven = reading.decisions == 1 && !reading.cross_type && meaning.problems_of_grammar == 0;
-        let ambiguity = (!proven).then(|| Ambiguity::new(&self.grammars, &held.string, reading.cross_type));
+        let readers = self.readers.get(&held.signed.key).cloned().unwrap_or_default();
+        let ambiguity = (!proven).then(|| Ambiguity::new(&readers, &held.string, reading.cross_type));
         let mut unproven: Vec<String> =
             reading.unproven.iter().map(|name| meaning::name_in_event(meaning.is, name).to_owned()).collect();
         unproven.sort_unstable();
@@ -171,6 +184,43 @@ impl Provider for ClickPay {
     fn ordinary(&self) -> Ordinary {
         ordinary::of(&self.grammars, self.has_order_pattern, self.has_amount_pattern)
     }
+}
+
+impl Kin {
+    /// Of all sources of a configuration.
+    pub fn of(sources: &[config::Source]) -> Self {
+        let mut kin = Self::default();
+        for source in sources {
+            let config::ProviderSettings::ClickPay(settings) = &source.provider else { continue };
+            let grammars = kin.grammars.entry(writing(settings)).or_insert_with(|| compiled(settings));
+            for key in &settings.public_keys {
+                let readers = kin.readers.entry(key.fingerprint()).or_default();
+                match readers.iter_mut().find(|reader| Arc::ptr_eq(&reader.grammars, grammars)) {
+                    Some(reader) if reader.accounts.contains(&source.account) => {}
+                    Some(reader) => reader.accounts.push(source.account.clone()),
+                    None => {
+                        let accounts = vec![source.account.clone()];
+                        readers.push(Reader { accounts, grammars: Arc::clone(grammars) });
+                    }
+                }
+            }
+        }
+        kin
+    }
+}
+
+fn writing(settings: &config::ClickPay) -> Writing {
+    let config::ClickPay { order_pattern, amount_pattern, fields, optional_fields, .. } = settings.clone();
+    (order_pattern, amount_pattern, fields, optional_fields)
+}
+
+fn compiled(settings: &config::ClickPay) -> Arc<Grammars> {
+    let (fields, optional) = (&settings.fields, &settings.optional_fields);
+    let (order, amount) = (settings.order_pattern.as_deref(), settings.amount_pattern.as_deref());
+    // The config was checked; should a pattern fail all the same, holding everything is the safe side.
+    let grammars =
+        Grammars::new(order, amount, fields, optional).unwrap_or_else(|_| Grammars::hold_everything(fields, optional));
+    Arc::new(grammars)
 }
 
 impl Refuse {

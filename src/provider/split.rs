@@ -21,7 +21,7 @@ pub(super) use count::{CAP, Steps};
 pub(super) use cuts::{Cuts, Part, Text};
 pub use grammar::{Grammars, Type, check_pattern};
 
-use crate::event::{Decimal, Kind};
+use crate::event::{AccountName, Decimal, Kind};
 
 /// Above, [`Ambiguity::candidate_orders`] gives up.
 const MAX_CANDIDATES: usize = 4096;
@@ -42,8 +42,18 @@ pub struct Reading {
 pub struct Ambiguity {
     /// Another type of message is among the readings.
     pub cross_type: bool,
-    grammars: Arc<Grammars>,
+    readers: Arc<[Reader]>,
     string: Arc<str>,
+}
+
+/// Who may read a string that a key signed, and how: no field names the merchant, so it may be meant for any account
+/// with a source that has the key, and each writes its numbers in its own way.
+#[derive(Clone)]
+pub struct Reader {
+    /// The accounts whose sources read by these grammars.
+    pub accounts: Vec<AccountName>,
+    /// How.
+    pub grammars: Arc<Grammars>,
 }
 
 impl Grammars {
@@ -73,21 +83,23 @@ impl Grammars {
 }
 
 impl Ambiguity {
-    /// Remembers a string and the grammars under which it is ambiguous.
-    pub(super) fn new(grammars: &Arc<Grammars>, string: &str, cross_type: bool) -> Self {
-        Self { cross_type, grammars: Arc::clone(grammars), string: string.into() }
+    /// Remembers an ambiguous string and all who may read it.
+    pub(super) fn new(readers: &Arc<[Reader]>, string: &str, cross_type: bool) -> Self {
+        Self { cross_type, readers: Arc::clone(readers), string: string.into() }
     }
 
-    /// Whether some cut of the signed string says this decision: this kind, paid (pay-out: any final state), this
-    /// order, this amount. Exact, however many decisions there are.
-    pub fn allows(&self, kind: Kind, order: &str, amount: &Decimal) -> bool {
+    /// Whether some cut of the signed string says this decision to `account`: this kind, paid (pay-out: any final
+    /// state), this order, this amount. Exact, however many decisions there are.
+    pub fn allows(&self, account: &AccountName, kind: Kind, order: &str, amount: &Decimal) -> bool {
         let wanted = match kind {
             Kind::Payment => Type::PayIn,
             Kind::Payout => Type::PayOut,
             Kind::Refund => return false,
         };
         let text = Text::new(&self.string);
-        self.grammars.types().iter().filter(|message| message.is == wanted).any(|message| {
+        let readers = self.readers.iter().filter(|reader| reader.accounts.contains(account));
+        let messages = readers.flat_map(|reader| reader.grammars.types());
+        messages.filter(|message| message.is == wanted).any(|message| {
             let fits = |part: Part, value: &str| match part {
                 Part::Order => value == order,
                 Part::Amount => Decimal::parse(value).is_some_and(|value| value == *amount),
@@ -97,21 +109,24 @@ impl Ambiguity {
         })
     }
 
-    /// Every order number that some cut with a final outcome (payment paid; pay-out any final state) names, without
-    /// repeats; `None` where there are more than 4096.
-    pub fn candidate_orders(&self) -> Option<Vec<String>> {
+    /// Every order that some cut with a final outcome (payment paid; pay-out any final state) names, by the account
+    /// whose it would be, without repeats; `None` where there are more than 4096.
+    pub fn candidate_orders(&self) -> Option<Vec<(AccountName, String)>> {
         let text = Text::new(&self.string);
-        let mut orders = HashSet::new();
-        for message in self.grammars.types().iter().filter(|m| matches!(m.is, Type::PayIn | Type::PayOut)) {
-            let Some(cuts) = Cuts::new(&text, message, Part::is_final, &mut Steps::default()) else { continue };
-            for order in cuts.values_of(Part::Order) {
-                if !orders.contains(order) && orders.len() == MAX_CANDIDATES {
-                    return None;
+        let mut orders: HashSet<(&AccountName, &str)> = HashSet::new();
+        for reader in self.readers.iter() {
+            for message in reader.grammars.types().iter().filter(|m| matches!(m.is, Type::PayIn | Type::PayOut)) {
+                let Some(cuts) = Cuts::new(&text, message, Part::is_final, &mut Steps::default()) else { continue };
+                for order in cuts.values_of(Part::Order) {
+                    let new = reader.accounts.iter().map(|account| (account, order));
+                    orders.extend(new);
+                    if orders.len() > MAX_CANDIDATES {
+                        return None;
+                    }
                 }
-                orders.insert(order);
             }
         }
-        Some(orders.into_iter().map(str::to_owned).collect())
+        Some(orders.into_iter().map(|(account, order)| (account.clone(), order.to_owned())).collect())
     }
 }
 

@@ -14,10 +14,14 @@ use sha2::Sha256;
 
 use super::*;
 use crate::clock::{Clock, Manual};
-use crate::config::{ClickKw, OrderIdFrom, Pages, Paygol as PaygolSettings, ProviderSettings, Secret, Source};
+use crate::config::source::{CLICKPAY_FIELDS, CLICKPAY_OPTIONAL_FIELDS};
+use crate::config::{
+    ClickKw, ClickPay, OrderIdFrom, Pages, Paygol as PaygolSettings, ProviderSettings, Secret, Source,
+};
 use crate::event::{AccountName, Currency, Decimal, Reason};
 use crate::provider::browser::PageUrl;
-use crate::provider::{Received, build};
+use crate::provider::rsa_recovery::PublicKey;
+use crate::provider::{Provider, Received, build_all};
 
 /// A store that can be opened again, or killed first.
 pub trait Subject {
@@ -29,13 +33,20 @@ pub trait Subject {
     fn clock(&self) -> &Manual;
 }
 
-/// The sources that the suite's stores know: two of one account, and one whose buyers' browsers come back.
+/// The sources that the suite's stores know: two of one account, one whose buyers' browsers come back, and two of
+/// different accounts that share a ClickPay key.
 pub fn accounts() -> BTreeMap<SourceName, AccountName> {
     let account = |name: &str| AccountName::new(name).expect("a name");
-    [("paygol", "shop"), ("paygol-b", "shop"), ("clickkw", "clickkw")]
-        .into_iter()
-        .map(|(source, of)| (name(source), account(of)))
-        .collect()
+    [
+        ("paygol", "shop"),
+        ("paygol-b", "shop"),
+        ("clickkw", "clickkw"),
+        ("clickpay-a", "shop-a"),
+        ("clickpay-b", "shop-b"),
+    ]
+    .into_iter()
+    .map(|(source, of)| (name(source), account(of)))
+    .collect()
 }
 
 /// A source's name.
@@ -94,13 +105,18 @@ impl Said {
         headers.insert("x-pg-sig", HeaderValue::from_str(&signature).expect("hex"));
         let source = source(self.source, ProviderSettings::Paygol(settings));
         let received = received(Method::POST, "/paygol", "", None, headers, body, at);
-        build(&source).verify(received).map_err(|refused| refused.refusal).expect("genuine")
+        built(&source).verify(received).map_err(|refused| refused.refusal).expect("genuine")
     }
 }
 
 fn source(of: &str, provider: ProviderSettings) -> Source {
     let account = accounts().remove(&name(of)).expect("known");
     Source { name: name(of), account, path: format!("/{of}"), provider }
+}
+
+/// The provider of a source that stands alone.
+fn built(source: &Source) -> Arc<dyn Provider> {
+    build_all(std::slice::from_ref(source)).remove(0)
 }
 
 fn received(
@@ -130,7 +146,7 @@ pub fn returned(order: &str, message: &str, indicator: Option<&str>, accept: boo
             pending: None,
         },
     };
-    let provider = build(&source("clickkw", ProviderSettings::ClickKw(settings)));
+    let provider = built(&source("clickkw", ProviderSettings::ClickKw(settings)));
     let path = provider.return_path(&OrderId::new(order).expect("an order")).expect("has one");
     let rest = path.strip_prefix("/clickkw").expect("under the source's path").to_owned();
     let kind = if message == "success" { "success" } else { "wrong" };
@@ -138,6 +154,33 @@ pub fn returned(order: &str, message: &str, indicator: Option<&str>, accept: boo
     let query = Some(format!("message={message}&message_type={kind}{indicator}"));
     let received = received(Method::GET, &path, &rest, query, HeaderMap::new(), String::new(), at);
     provider.verify(received).map_err(|refused| refused.refusal).expect("the tag is right")
+}
+
+/// The protocol's sample payment S1 at `clickpay-a`, whose account shares its key with `clickpay-b`'s. Their shops write
+/// order numbers as these patterns say.
+pub fn clickpay(order_patterns: [Option<&str>; 2], at: Timestamp) -> Verified {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/it/fixtures/clickpay/vectors.json")).expect("JSON");
+    let vector = |name: &str| vectors[name].as_str().expect("a vector").to_owned();
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let settings = |order_pattern: Option<&str>| {
+        ProviderSettings::ClickPay(ClickPay {
+            currency: Currency::parse("IDR").expect("a code"),
+            order_pattern: order_pattern.map(str::to_owned),
+            amount_pattern: None,
+            fields: names(&CLICKPAY_FIELDS),
+            optional_fields: names(&CLICKPAY_OPTIONAL_FIELDS),
+            public_keys: vec![PublicKey::parse(&vector("public_1024")).expect("a key")],
+        })
+    };
+    let [of_a, of_b] = order_patterns.map(settings);
+    let provider = build_all(&[source("clickpay-a", of_a), source("clickpay-b", of_b)]).remove(0);
+    let mut body: serde_json::Value = serde_json::from_str(&vector("s1_body")).expect("JSON");
+    body["platSign"] = vector("s1_sign").into();
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("application/json"));
+    let received = received(Method::POST, "/clickpay-a", "", None, headers, body.to_string(), at);
+    provider.verify(received).map_err(|refused| refused.refusal).expect("genuine")
 }
 
 /// An expectation of 24 hours.
@@ -150,6 +193,7 @@ pub fn expectation(source: &str, order: &str, amount: &str, currency: &str, now:
         session: None,
         indicator: None,
         expires_at: now + SignedDuration::from_hours(24),
+        unfit: None,
     }
 }
 
@@ -174,6 +218,7 @@ pub async fn suite<S: Subject>(mut fresh: impl FnMut() -> S) {
     two_statements_of_one_key_are_a_conflict_and_kept(fresh()).await;
     sources_of_an_account_tell_a_payment_once(fresh()).await;
     an_expectation_is_fulfilled_once(fresh()).await;
+    an_ambiguous_string_is_not_told_while_another_account_may_be_meant(&mut fresh).await;
     registrations_answer_as_promised(fresh()).await;
     an_expectation_that_expired_is_registered_anew(fresh()).await;
     a_late_expectation_settles_what_was_held(fresh()).await;
@@ -259,6 +304,44 @@ async fn an_expectation_is_fulfilled_once<S: Subject>(mut subject: S) {
     store.close();
 }
 
+async fn an_ambiguous_string_is_not_told_while_another_account_may_be_meant<S: Subject>(fresh: &mut impl FnMut() -> S) {
+    const SENT: &str = "T1231511321515";
+    let thirteen = Some("^[0-9]{13}$");
+    // What is expected besides the sent decision, how both shops write their numbers, and what becomes of it.
+    let cases: [(&str, Option<(&str, &str, &str)>, [Option<&str>; 2], Verdict); 6] = [
+        ("nothing else", None, [None, None], Verdict::Fulfil),
+        ("another cut's order", Some(("clickpay-b", "1231511321515", "10000")), [None, None], Verdict::Hold),
+        ("the same of another account", Some(("clickpay-b", SENT, "10000.00")), [None, None], Verdict::Hold),
+        ("another amount", Some(("clickpay-b", "1231511321515", "99999")), [None, None], Verdict::Fulfil),
+        (
+            "what only the other shop's numbers allow",
+            Some(("clickpay-b", "1231511321515", "10000")),
+            [Some("^T[0-9]{13}$"), thirteen],
+            Verdict::Hold,
+        ),
+        (
+            "what the other shop's numbers do not allow",
+            Some(("clickpay-b", SENT, "10000")),
+            [None, thirteen],
+            Verdict::Fulfil,
+        ),
+    ];
+    for (what, other, patterns, verdict) in cases {
+        let mut subject = fresh();
+        let store = subject.open();
+        let at = subject.clock().now();
+        store.expect(expectation("clickpay-a", SENT, "10000", "IDR", at)).await.expect("registered");
+        if let Some((source, order, amount)) = other {
+            store.expect(expectation(source, order, amount, "IDR", at)).await.expect("registered");
+        }
+        let verified = clickpay(patterns, at);
+        assert_eq!(verified.assurance, crate::event::Assurance::Ambiguous, "{what}");
+        let told = store.commit(verified).await.expect("kept");
+        assert_eq!(told.verdict, verdict, "{what}");
+        store.close();
+    }
+}
+
 async fn registrations_answer_as_promised<S: Subject>(mut subject: S) {
     let store = subject.open();
     let at = subject.clock().now();
@@ -273,6 +356,11 @@ async fn registrations_answer_as_promised<S: Subject>(mut subject: S) {
         assert!(!register("7500", Some(&n.to_string())).await.expect("another session").existed);
     }
     assert_eq!(register("7500", Some("9")).await, Err(ExpectError::TooManyOpen));
+    let unfit = |order: &str| Registration { unfit: Some("why"), ..expectation("paygol", order, "6", "KWD", at) };
+    assert_eq!(store.expect(unfit("A")).await, Err(ExpectError::Contradicts), "an open order contradicts first");
+    assert_eq!(store.expect(unfit("B")).await, Err(ExpectError::Unfit("why")));
+    subject.clock().set(at + SignedDuration::from_hours(25));
+    assert_eq!(store.expect(unfit("A")).await, Err(ExpectError::Unfit("why")), "it is open no more");
     let stranger = Registration { source: name("nobody"), ..expectation("paygol", "A", "1", "CLP", at) };
     assert_eq!(store.expect(stranger).await, Err(ExpectError::NoSource));
     store.close();

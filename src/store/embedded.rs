@@ -320,7 +320,7 @@ impl Store for Embedded {
         };
         let (reply, answer) = oneshot::channel();
         let entered = self.enter().and_then(|(in_flight, live, jobs)| {
-            let indicator = registration.indicator.as_ref();
+            let (indicator, unfit) = (registration.indicator.as_ref(), registration.unfit);
             let expected = Expected {
                 source: registration.source,
                 account,
@@ -331,7 +331,7 @@ impl Store for Embedded {
                 indicator: indicator.map(|bearer| live.seal.of("indicator", bearer.expose().as_bytes())),
                 expires_at: registration.expires_at,
             };
-            send(jobs, Job::Expectation(Box::new(Registering { expected, reply }))).map(|()| in_flight)
+            send(jobs, Job::Expectation(Box::new(Registering { expected, unfit, reply }))).map(|()| in_flight)
         });
         Box::pin(async move {
             let _in_flight = entered?;

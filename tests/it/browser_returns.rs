@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fixtures::{self, GEM_API_SIGNATURE, GEM_RETURN_SECRET, KW_RETURN_SECRET};
-use crate::harness::Daemon;
+use crate::harness::{Config, Daemon};
 use crate::http::Answer;
 
 const THANKS: &str = "https://shop.example.com/thanks?order=";
@@ -109,6 +109,49 @@ fn the_back_button_after_success_changes_nothing_and_the_buyer_sees_thanks() {
     assert_eq!(events.len(), 2, "{events:#?}");
     assert_eq!((events[1]["status"].as_str(), events[1]["verdict"].as_str()), (Some("pending"), Some("none")));
     assert_eq!(events[1]["stale"], true);
+}
+
+#[test]
+fn a_wrong_indicator_after_a_payment_is_sent_to_the_failure_page_with_the_order_and_so_is_its_repeat() {
+    let daemon = Daemon::start();
+    let path = daemon.expects("clickkw-trust", "42", ("6.000", "KWD"), session(1));
+    lands(&success(&daemon, &path, "guessed-indicator"), SORRY, "42");
+    lands(&success(&daemon, &path, &indicator(1)), THANKS, "42");
+    lands(&success(&daemon, &path, "guessed-indicator"), SORRY, "42");
+    lands(&success(&daemon, &path, "another-guess-01"), SORRY, "42");
+    lands(&daemon.get(&format!("{path}?message=success&message_type=success")), SORRY, "42");
+    lands(&declined(&daemon, &path, 5), THANKS, "42");
+    lands(&success(&daemon, &path, &indicator(1)), THANKS, "42");
+    assert_eq!(alarms(&daemon, "clickkw-trust", "wrong_indicator"), 4.0, "a repeat is an alarm too");
+}
+
+#[test]
+fn a_success_without_its_message_type_is_proven_by_the_indicator_all_the_same() {
+    let daemon = Daemon::start();
+    let path = daemon.expects("clickkw-trust", "42", ("6.000", "KWD"), session(1));
+    lands(&daemon.get(&format!("{path}?message=success&indicator_status={}", indicator(1))), THANKS, "42");
+    assert_eq!(daemon.only_event()["verdict"], "fulfil");
+}
+
+#[test]
+fn a_repeat_of_what_was_held_gets_the_page_of_today_once_the_payment_was_told() {
+    const WAIT: &str = "https://shop.example.com/wait?order=";
+    // Two sources of one account; the second one believes the indicator.
+    let sources = crate::harness::sources()
+        .replace(
+            "name = \"clickkw\"",
+            "name = \"clickkw\"\npending_url = \"https://shop.example.com/wait?order={order_id}\"",
+        )
+        .replace("name = \"clickkw-trust\"", "name = \"clickkw-trust\"\naccount = \"clickkw\"");
+    let daemon = Daemon::with(Config { sources, ..Config::default() });
+    let path = daemon.expects("clickkw", "42", ("6.000", "KWD"), session(1));
+    lands(&success(&daemon, &path, &indicator(1)), WAIT, "42");
+    lands(&success(&daemon, &path, &indicator(1)), WAIT, "42");
+    let trusted = format!("/kw/42/{}", fixtures::tag(KW_RETURN_SECRET, "clickkw-trust", "42"));
+    lands(&success(&daemon, &trusted, &indicator(1)), THANKS, "42");
+    assert_eq!(daemon.verdicts(), ["hold", "fulfil"]);
+    lands(&success(&daemon, &path, &indicator(1)), THANKS, "42");
+    assert_eq!(daemon.feed().len(), 2, "a repeat all the same");
 }
 
 #[test]

@@ -166,6 +166,19 @@ fn check_prints_url_verdict_and_ambiguous_neighbours_of_each_source() {
 }
 
 #[test]
+fn a_store_where_none_can_be_is_a_mistake_of_the_configuration_told_with_its_key_and_exit_2() {
+    for place in ["config.toml", "config.toml/store", "/proc/none/store", "/dev/null"] {
+        let config = Config { store_path: place.into(), ..Config::default() };
+        let folder = folder_with(&config.render());
+        for command in ["check", "serve"] {
+            let (status, _, said) = run(&folder, &[command]);
+            assert_eq!(status, Some(2), "{command} with {place}: {said}");
+            assert!(said.contains("store.path"), "{command} with {place}: {said}");
+        }
+    }
+}
+
+#[test]
 fn check_live_asks_the_running_daemon() {
     let mut daemon = Daemon::start();
     let check = |daemon: &Daemon| {

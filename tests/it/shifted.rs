@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fixtures::{self, clickpay_body, pay_in, with};
-use crate::harness::Daemon;
+use crate::harness::{Config, Daemon};
 use crate::http::Answer;
 
 const STRICT: &str = "/clickpay/strict";
@@ -191,6 +191,27 @@ fn two_expected_orders_among_the_readings_are_held() {
     }
     assert_eq!(daemon.clickpay(LOOSE, &pay_in(json!({ "name": "Neo1", "orderNum": "2345" }))).text(), "SUCCESS");
     nothing_is_told(&daemon);
+}
+
+#[test]
+fn an_expected_order_of_another_account_that_shares_the_key_is_a_reading_too() {
+    // Both accounts hold the same key of the platform, and no field names the merchant.
+    let both = [("clickpay-loose", "T1231511321515"), ("clickpay-wide", "1231511321515")];
+    for (at, expected) in [&both[..1], &both[..]].into_iter().enumerate() {
+        let loose = "name = \"clickpay-loose\"\nprovider = \"clickpay\"\npath = \"/clickpay/loose\"";
+        let sources = crate::harness::sources();
+        let table = sources.split("[[source]]").find(|table| table.contains(loose)).expect("the loose source");
+        let wide = table.replace("clickpay-loose", "clickpay-wide").replace("/clickpay/loose", "/clickpay/wide");
+        let sources = format!("{sources}\n[[source]]{wide}");
+        let daemon = Daemon::with(Config { sources, ..Config::default() });
+        for (source, order) in expected {
+            daemon.expects(source, order, ("10000.00", "IDR"), json!({}));
+        }
+        assert_eq!(daemon.clickpay(LOOSE, &pay_in(json!({}))).text(), "SUCCESS");
+        let data = daemon.only_event();
+        let wanted = [("fulfil", json!([])), ("hold", json!(["ambiguous_split"]))];
+        assert_eq!((data["verdict"].as_str().unwrap(), data["reasons"].clone()), wanted[at], "{data:#}");
+    }
 }
 
 #[test]

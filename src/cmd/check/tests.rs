@@ -59,13 +59,15 @@ fn every_source_is_told_with_url_verdict_and_reason_and_without_secrets() {
 fn a_store_that_cannot_be_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("store"), "a file").expect("written");
-    let (done, _) = check(&config(folder.path()), false, false);
-    assert!(matches!(done, Err(Failure::Operation(error)) if error.to_string().contains("is not a folder")));
+    let told = |done: Result<(), Failure>| match done {
+        Err(Failure::Config(problems)) => problems.to_string(),
+        other => panic!("the configuration names a wrong place: {other:?}"),
+    };
+    let said = told(check(&config(folder.path()), false, false).0);
+    assert!(said.contains("store.path") && said.contains("is not a folder"), "{said}");
     let nowhere = Config::parse(&CONFIG.replace("\"store\"", "\"/proc/none/store\""), folder.path(), &|_| None);
-    let (done, _) = check(&nowhere.expect("good"), false, false);
-    assert!(
-        matches!(done, Err(Failure::Operation(error)) if error.to_string().contains("make the store's folder in /proc"))
-    );
+    let said = told(check(&nowhere.expect("good"), false, false).0);
+    assert!(said.contains("make the store's folder in /proc"), "{said}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::config::{ProviderSettings, Secret, Source};
 use crate::event::{Currency, EventId, NotificationId};
 use crate::provider::browser::PageUrl;
 use crate::provider::browser::tests::openssl_tag;
-use crate::store::Outcome;
+use crate::store::{Alarm, Outcome};
 
 const SECRET: &str = "a-return-secret-of-ours";
 const INDICATOR: &str = "8bd3b7a5c2f1400b";
@@ -168,7 +168,8 @@ fn what_says_nothing_or_cannot_be_read_is_refused() {
 #[test]
 fn a_message_that_nobody_knows_is_kept_and_held_once_for_an_order() {
     let of = |query: &str| provider().verify(get(&rest("42"), Some(query))).expect("its tag is right");
-    let contradicting = ["message=success", "message=success&message_type=wrong&indicator_status=x"].map(of);
+    let contradicting =
+        ["message=success&message_type=error", "message=success&message_type=wrong&indicator_status=x"].map(of);
     let unknown = ["message=Success&message_type=success", "message=1&message_type=success"].map(of);
     for (verified, problem) in
         contradicting.iter().zip([Reason::Contradiction; 2]).chain(unknown.iter().zip([Reason::FieldSet; 2]))
@@ -230,6 +231,9 @@ fn nobody_who_may_have_paid_is_sent_to_the_failure_page() {
     for (status, verdict, right, paid, expected) in cases {
         assert_eq!(page(&committed(status, verdict, right, paid)), expected, "{status} {verdict} {right} {paid}");
     }
+    let forged =
+        Committed { alarms: vec![Alarm::WrongIndicator], ..committed(Status::Unknown, Verdict::Hold, false, true) };
+    assert_eq!(page(&forged), "sorry", "a wrong indicator is no sign of a payment, also where there was one");
     let held = committed(Status::Paid, Verdict::Hold, true, true);
     assert_eq!(self::provider().answer(&held), Answer::SeeOther("https://shop.example.com/thanks?order=42".to_owned()));
     let empty = RefusalStyle::Browser("https://shop.example.com/sorry?order=".to_owned());

@@ -54,7 +54,7 @@ fn source_with(keys: &[&str], change: impl FnOnce(&mut config::ClickPay)) -> Cli
         path: "/clickpay".to_owned(),
         provider: ProviderSettings::ClickPay(settings.clone()),
     };
-    ClickPay::new(&source, &settings)
+    ClickPay::new(&source, &settings, &Kin::of(std::slice::from_ref(&source)))
 }
 
 fn source() -> ClickPay {
@@ -425,7 +425,7 @@ fn a_shifted_message_is_ambiguous_and_shares_the_signed_hash_of_the_genuine_one(
         let ambiguity = verified.ambiguity.expect("another reading");
         for amount in ["10000", "5010000"] {
             let amount = Decimal::parse(amount).expect("a decimal");
-            assert!(ambiguity.allows(Kind::Payment, "T1231511321515", &amount));
+            assert!(ambiguity.allows(&verified.account, Kind::Payment, "T1231511321515", &amount));
         }
     }
     assert_eq!(verified(&self::source(), "shifted").problems, [Reason::AmountUnreadable], "with two decimals settled");

@@ -23,6 +23,15 @@ fn grammars(order: Option<&str>, amount: Option<&str>) -> Arc<Grammars> {
     Arc::new(Grammars::new(order, amount, &owned(&DOCUMENTED), &owned(&OPTIONAL)).expect("patterns compile"))
 }
 
+fn shop() -> AccountName {
+    AccountName::new("shop").expect("a name")
+}
+
+fn ambiguity_of(grammars: &Arc<Grammars>, string: &str) -> Ambiguity {
+    let reader = Reader { accounts: vec![shop()], grammars: Arc::clone(grammars) };
+    Ambiguity::new(&[reader].into(), string, false)
+}
+
 fn s1_fields() -> Vec<(String, String)> {
     [
         ("code", "00"),
@@ -211,15 +220,15 @@ fn thousands_of_strings_are_judged_as_the_oracle_judges_them() {
             2..CAP => 2,
             _ => 3,
         }] += 1;
-        let ambiguity = Ambiguity::new(&grammars, string, false);
+        let ambiguity = ambiguity_of(&grammars, string);
         let finals = expected["final"].as_array().expect("a list");
         for decision in finals.iter().take(40) {
             let part = |i: usize| decision[i].as_str().expect("text");
             let kind = if part(0) == "payin" { Kind::Payment } else { Kind::Payout };
             let amount = Decimal::parse(part(2)).expect("a decimal");
-            assert!(ambiguity.allows(kind, part(1), &amount), "{case} {decision}");
+            assert!(ambiguity.allows(&shop(), kind, part(1), &amount), "{case} {decision}");
             let near = Decimal::parse(&format!("{}1", part(2))).expect("a decimal");
-            assert!(!ambiguity.allows(kind, part(1), &near), "{case} {decision}");
+            assert!(!ambiguity.allows(&shop(), kind, part(1), &near), "{case} {decision}");
         }
         if finals.len() as u64 == expected["finals"].as_u64().expect("a count") {
             let mut orders: Vec<&str> = finals.iter().filter_map(|decision| decision[1].as_str()).collect();
@@ -227,7 +236,8 @@ fn thousands_of_strings_are_judged_as_the_oracle_judges_them() {
             orders.dedup();
             let mut candidates = ambiguity.candidate_orders().expect("few");
             candidates.sort_unstable();
-            assert_eq!(candidates, orders, "{case}");
+            assert!(candidates.iter().all(|(account, _)| *account == shop()));
+            assert_eq!(candidates.into_iter().map(|(_, order)| order).collect::<Vec<_>>(), orders, "{case}");
         }
     }
     assert!(seen.iter().all(|count| *count > 100), "the generator has gone one-sided: {seen:?}");
@@ -257,18 +267,22 @@ fn fields_that_the_cuts_of_one_decision_share_differently_are_named() {
 #[test]
 fn what_a_capped_count_leaves_out_is_still_allowed_exactly() {
     let grammars = grammars(None, None);
-    let ambiguity = Ambiguity::new(&grammars, S1, false);
-    let allows =
-        |order: &str, amount: &str| ambiguity.allows(Kind::Payment, order, &Decimal::parse(amount).expect("a decimal"));
+    let ambiguity = ambiguity_of(&grammars, S1);
+    let says = |account: &AccountName, kind: Kind, order: &str, amount: &str| {
+        ambiguity.allows(account, kind, order, &Decimal::parse(amount).expect("a decimal"))
+    };
+    let allows = |order: &str, amount: &str| says(&shop(), Kind::Payment, order, amount);
     assert!(allows("T1231511321515", "10000"));
     assert!(allows("1231511321515", "10000.00"), "the T may belong to the name");
     assert!(allows("T1231511321515", "0010000.00".trim_start_matches('0')));
     assert!(!allows("T1231511321516", "10000.00"));
     assert!(!allows("T1231511321515", "99999.00"));
-    assert!(!ambiguity.allows(Kind::Payout, "T1231511321515", &Decimal::parse("10000").expect("a decimal")));
-    assert!(!ambiguity.allows(Kind::Refund, "T1231511321515", &Decimal::parse("10000").expect("a decimal")));
+    assert!(!says(&shop(), Kind::Payout, "T1231511321515", "10000"));
+    assert!(!says(&shop(), Kind::Refund, "T1231511321515", "10000"));
+    let stranger = AccountName::new("stranger").expect("a name");
+    assert!(!says(&stranger, Kind::Payment, "T1231511321515", "10000"), "who has not the key is told nothing");
     let orders = ambiguity.candidate_orders().expect("fewer than 4096");
-    assert!(orders.len() > CAP && orders.contains(&"1231511321515".to_owned()));
+    assert!(orders.len() > CAP && orders.contains(&(shop(), "1231511321515".to_owned())));
     assert!(!format!("{ambiguity:?}").contains("buyer"), "personal data stays out of Debug");
 }
 
@@ -279,14 +293,14 @@ fn too_many_candidate_orders_are_no_list() {
     let mut numbers = Numbers(9);
     let string = format!("00SUCCESS{}110000.0012345678", numbers.text("abcdefghijklmnop", 800, 800));
     // `note` and nothing behind it but digits: every suffix of up to 32 characters is an order; only those.
-    let ambiguity = Ambiguity::new(&Arc::new(grammars.expect("compiles")), &string, false);
+    let ambiguity = ambiguity_of(&Arc::new(grammars.expect("compiles")), &string);
     assert!(ambiguity.candidate_orders().is_some_and(|orders| orders.len() < 200));
     let names = owned(&["a", "code", "msg", "orderNum", "p", "payMoney", "platOrderNum"]);
     let grammars = Grammars::new(None, None, &names, &[]).expect("compiles");
     let middle: String =
         (0..60).map(|_| format!("00SUCCESS{}", numbers.text("abcdefghijklmnopqrst", 90, 90))).collect();
     let string = format!("{middle}10000.0012345678");
-    let ambiguity = Ambiguity::new(&Arc::new(grammars), &string[string.len().saturating_sub(2000)..], false);
+    let ambiguity = ambiguity_of(&Arc::new(grammars), &string[string.len().saturating_sub(2000)..]);
     assert!(ambiguity.candidate_orders().is_none_or(|orders| orders.len() <= MAX_CANDIDATES));
 }
 
@@ -377,8 +391,8 @@ proptest::proptest! {
             let reading = grammars.read(&string, is, &s1_fields());
             proptest::prop_assert!(reading.decisions <= CAP);
         }
-        let ambiguity = Ambiguity::new(&grammars, &string, false);
-        let _ = ambiguity.allows(Kind::Payment, &order, &Decimal::parse(&amount).expect("digits"));
+        let ambiguity = ambiguity_of(&grammars, &string);
+        let _ = ambiguity.allows(&shop(), Kind::Payment, &order, &Decimal::parse(&amount).expect("digits"));
         let _ = ambiguity.candidate_orders();
         let _ = check_pattern(&order);
         for name in DOCUMENTED {

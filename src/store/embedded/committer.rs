@@ -23,7 +23,7 @@ use super::sinks::{Sinks, owed};
 use super::state::{self, Key, Keys, Value, View};
 use super::status::Shared;
 use crate::clock::Clock;
-use crate::event::{Digest, Position};
+use crate::event::{AccountName, Digest, Position};
 use crate::failpoint;
 use crate::metrics::CommitMetrics;
 use crate::provider::Verified;
@@ -64,8 +64,8 @@ pub struct Notification {
     pub raw_hash: Digest,
     /// Click KW: hash of the indicator.
     pub indicator: Option<[u8; 16]>,
-    /// The orders that other cuts could name.
-    pub rivals: Option<Vec<String>>,
+    /// The orders that other cuts could name, with the accounts whose they would be.
+    pub rivals: Option<Vec<(AccountName, String)>>,
     /// What was looked up ahead.
     pub preloaded: Preloaded,
     /// Who waits.
@@ -76,6 +76,8 @@ pub struct Notification {
 pub struct Registering {
     /// What is expected.
     pub expected: Expected,
+    /// Why it can never be paid, where it cannot.
+    pub unfit: Option<&'static str>,
     /// Who waits.
     pub reply: oneshot::Sender<Result<Registered, ExpectError>>,
 }

@@ -8,8 +8,8 @@ use super::state::{
     Expectation, Key, Keys, Lane, Order, Seen, Session, SignedOnce, Summary, Value, View, payer_of, short,
 };
 use crate::event::{
-    Assurance, Digest, Event, EventId, ExpectationResult, Kind, Money, NotificationId, Position, Reason, RelatesTo,
-    Relation, Status, Verdict,
+    AccountName, Assurance, Digest, Event, EventId, ExpectationResult, Kind, Money, NotificationId, Position, Reason,
+    RelatesTo, Relation, Status, Verdict,
 };
 use crate::provider::{Claim, Verified};
 use crate::store::{Alarm, Committed, KeptOutcome, Outcome};
@@ -50,6 +50,9 @@ pub enum Decision {
     },
 }
 
+/// An order that another cut of an ambiguous signed string could name, and the account whose it would be.
+pub type Rival = (AccountName, String);
+
 /// A claim, read against the order's sessions.
 struct Reading {
     status: Status,
@@ -61,15 +64,15 @@ struct Reading {
 }
 
 /// Decides one notification that would stand at `position`. `indicator` is the hash of Click KW's indicator under
-/// the store's key; `rivals` the orders that other cuts of an ambiguous signed string could name, `None` where they
-/// are too many to look at.
+/// the store's key; `rivals` the orders that other cuts of an ambiguous signed string could name to any account that
+/// shares the key, `None` where they are too many to look at.
 pub fn decide(
     view: &mut impl View,
     keys: &Keys,
     position: Position,
     verified: &Verified,
     indicator: Option<[u8; 16]>,
-    rivals: Option<&[String]>,
+    rivals: Option<&[Rival]>,
     circumstances: &Circumstances,
 ) -> Decision {
     let at = millis(verified.received.at);
@@ -101,7 +104,12 @@ pub fn decide(
         _ => None,
     };
     if let Some(known) = seen.as_ref().and_then(|seen| repeat_of(view, key, seen, &digest, at)) {
-        return Decision::Known(finish(known.committed(Outcome::Duplicate), alarms));
+        let mut committed = known.committed(Outcome::Duplicate);
+        // Its original would be told no more today, nor held: something settled it meanwhile.
+        if committed.verdict == Verdict::Hold && told_before(view, keys, verified, reading.status).is_some() {
+            committed.verdict = Verdict::None;
+        }
+        return Decision::Known(finish(committed, alarms));
     }
     let signed = verified.signed.as_ref().and_then(|signed| match view.get(&keys.signed(signed)) {
         Some(Value::Signed(once)) => Some(once),
@@ -365,16 +373,18 @@ fn foreign_getid(view: &mut impl View, keys: &Keys, verified: &Verified, order: 
 }
 
 /// Whether no other decision that the signed string allows names an open expectation.
-fn no_rival(view: &mut impl View, keys: &Keys, verified: &Verified, rivals: Option<&[String]>, at: u64) -> bool {
+fn no_rival(view: &mut impl View, keys: &Keys, verified: &Verified, rivals: Option<&[Rival]>, at: u64) -> bool {
     let (Some(rivals), Some(ambiguity)) = (rivals, &verified.ambiguity) else { return false };
     let sent = &verified.details;
-    rivals.iter().all(|rival| {
-        let Some(Value::Order(order)) = view.get(&keys.order_named(&verified.account, rival)) else { return true };
+    rivals.iter().all(|(account, rival)| {
+        let Some(Value::Order(order)) = view.get(&keys.order_named(account, rival)) else { return true };
         order.expectations.iter().filter(|e| e.is_open(at)).all(|expectation| {
-            let is_sent = expectation.kind == verified.kind
+            // The same order number and amount of another account is another one's payment.
+            let is_sent = *account == verified.account
+                && expectation.kind == verified.kind
                 && sent.order_id.as_ref().is_some_and(|order| order.as_str() == rival)
                 && sent.amount.as_ref() == Some(&expectation.amount);
-            is_sent || !ambiguity.allows(expectation.kind, rival, &expectation.amount.value)
+            is_sent || !ambiguity.allows(account, expectation.kind, rival, &expectation.amount.value)
         })
     })
 }

@@ -20,7 +20,7 @@ impl Committer {
         group: &mut Group,
         circumstances: &Circumstances,
     ) -> bool {
-        let Registering { expected, reply } = job;
+        let Registering { expected, unfit, reply } = job;
         let now = millis(self.clock.now());
         let key = self.keys.order(&expected.account, &expected.order);
         // What entering it changes is looked up now, so that it cannot fail half way.
@@ -56,6 +56,10 @@ impl Committer {
                 let _ = reply.send(Err(refusal));
                 return true;
             }
+        }
+        if let Some(why) = unfit {
+            let _ = reply.send(Err(ExpectError::Unfit(why)));
+            return true;
         }
         let registered = Registered { existed: false, expires_at: expected.expires_at };
         let (account, order_id, kind) = (expected.account.clone(), expected.order.clone(), expected.kind);

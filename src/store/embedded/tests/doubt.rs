@@ -170,7 +170,8 @@ fn came_back_with(getid: u32, at: Timestamp) -> crate::provider::Verified {
     };
     let (name, provider) = (conformance::name("clickgem"), ProviderSettings::ClickGem(settings));
     let account = crate::event::AccountName::new("clickgem").expect("a name");
-    let provider = crate::provider::build(&Source { name, account, path: "/gem".into(), provider });
+    let source = Source { name, account, path: "/gem".into(), provider };
+    let provider = crate::provider::build_all(&[source]).remove(0);
     let path = provider.return_path(&crate::event::OrderId::new("42").expect("an order")).expect("has one");
     let received = crate::provider::Received {
         method: http::Method::GET,
