@@ -213,3 +213,43 @@ pub fn judge(messages: &[Message]) -> Result<Tally, String> {
     }
     Ok(Tally { delivered: events.len(), repeated })
 }
+
+/// Four notifications of two orders, as they come when all is well.
+fn all_well() -> Vec<Message> {
+    let message = |number: u64| Message {
+        exchange: "payments".into(),
+        routing_key: "payment.paid.paygol".into(),
+        redelivered: false,
+        properties: Value::Null,
+        headers: Value::Null,
+        event: serde_json::json!({
+            "id": format!("event-{number}"), "source": "/sources/paygol", "data": {
+                "order_id": format!("order-{}", number % 2), "sequence": number / 2 + 1,
+                "notification_id": format!("notification-{number}"),
+            },
+        }),
+    };
+    (0..4).map(message).collect()
+}
+
+#[test]
+fn the_judge_sees_what_is_missing_doubled_swapped_or_changed() {
+    let tally = judge(&[&all_well()[..], &all_well()[1..3]].concat()).expect("a repeat is allowed");
+    assert_eq!((tally.delivered, tally.repeated), (4, 2));
+    let refuses = |word: &str, spoil: &dyn Fn(&mut Vec<Message>)| {
+        let mut messages = all_well();
+        spoil(&mut messages);
+        let said = judge(&messages).expect_err(word);
+        assert!(said.contains(word), "{said}");
+    };
+    refuses("came after", &|messages| drop(messages.remove(0)));
+    refuses("came after", &|messages| messages.swap(1, 3));
+    refuses("the same notification", &|messages| {
+        messages.push(messages[3].clone());
+        messages[4].event["id"] = "event-new".into();
+    });
+    refuses("another content", &|messages| {
+        messages.push(messages[0].clone());
+        messages[4].event["data"]["method"] = "another".into();
+    });
+}

@@ -2,14 +2,14 @@
 //! consumer in another language, and one sentence to prove: whatever was acknowledged arrives, in the order of its
 //! order, and comes again only as itself.
 //!
-//! Debian's packages rabbitmq-server and python3-pika must be there; a broker of the machine is never touched. The
-//! short form runs with `cargo test`; `QUITTANCE_LONG=1` runs the long one of `storm`, and `QUITTANCE_SEED=<n>` repeats
-//! one whose seed was printed.
+//! Debian's packages rabbitmq-server and python3-pika must be there; a broker of the machine is never touched. The storm
+//! of all these faults at once is a section of `./prove` (`tests/prove/broker.rs`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expected by panicking")]
 
 mod bulk;
 mod certificates;
+#[allow(dead_code, reason = "`./prove` uses more of it")]
 mod consumer;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
 #[path = "../it/fixtures.rs"]
@@ -21,6 +21,7 @@ mod harness;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
 #[path = "../it/http.rs"]
 mod http;
+#[allow(dead_code, reason = "`./prove` uses more of it")]
 mod node;
 mod proxy;
 #[allow(dead_code, reason = "the power tests use more of it")]
@@ -34,7 +35,6 @@ mod cuts;
 mod outages;
 mod refusals;
 mod rights;
-mod storm;
 mod tls;
 mod topology;
 mod wire;

@@ -238,21 +238,57 @@ impl Daemon {
     /// Starts it again in the same folder, ready. The former process must have ended.
     #[track_caller]
     pub fn start_again(&mut self) {
-        self.launch_again();
-        self.wait_until_ready();
+        self.launch_only();
+        self.wait_for_start();
     }
 
     /// Like [`Daemon::start_again`], without waiting for readiness.
     #[track_caller]
     pub fn launch_again(&mut self) {
-        let (child, log) = launch(self.folder.path(), &self.config);
-        (self.child, self.log) = (child, log);
+        self.launch_only();
         self.wait_for_addresses();
+    }
+
+    /// Starts the process again and waits for nothing.
+    pub fn launch_only(&mut self) {
+        (self.child, self.log) = launch(self.folder.path(), &self.config);
+    }
+
+    /// Waits until what was launched is ready.
+    #[track_caller]
+    pub fn wait_for_start(&mut self) {
+        self.wait_for_addresses();
+        self.wait_until_ready();
+    }
+
+    /// Starts it again where it may not live long enough to become ready; whether it did.
+    #[track_caller]
+    pub fn start_unless_it_ends(&mut self) -> bool {
+        self.launch_only();
+        let ready = eventually_within(PATIENCE, "it is ready or ends", || {
+            if self.child.try_wait().expect("ours").is_some() {
+                return Ok(false);
+            }
+            (self.admin, self.public) = self.announced().ok_or(())?;
+            let answer = http::send(self.admin, &http::request("GET", "/readyz", &[], b""));
+            if answer.is_ok_and(|answer| answer.status == 200) { Ok(true) } else { Err(()) }
+        });
+        ready.unwrap_or_else(|()| panic!("neither ready nor at its end; it said:\n{}", self.log()))
+    }
+
+    /// Whether the process has ended, and how.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("ours")
     }
 
     /// Other arguments behind `serve` from the next start on.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.config.arguments = arguments.iter().map(|&a| a.to_owned()).collect();
+    }
+
+    /// Other variables of its environment from the next start on.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        self.config.environment = environment.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect();
     }
 
     /// SIGKILL.
@@ -439,23 +475,23 @@ impl Daemon {
 
     // --- waiting ---
 
+    /// Where it listens, admin and public, as far as it has said so: the one in its lock file, the other in its log.
+    fn announced(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let text = std::fs::read(self.store().join("lock")).ok()?;
+        let noted: Value = serde_json::from_slice(&text).ok()?;
+        let url = noted["admin"].as_str().filter(|_| noted["pid"] == self.pid())?;
+        let admin = url.rsplit('/').find(|part| !part.is_empty())?.parse().ok()?;
+        let others = bound_addresses(&self.log()).into_iter().filter(|address| *address != admin);
+        Some((admin, others.last()?))
+    }
+
     #[track_caller]
     fn wait_for_addresses(&mut self) {
-        let lock = self.store().join("lock");
-        let pid = self.child.id();
-        let (child, log) = (&mut self.child, &self.log);
         let found = eventually_within(PATIENCE, "it says where it listens", || {
-            if let Some(status) = child.try_wait().expect("ours") {
-                let said = log.lock().expect("ours").clone();
-                panic!("it ended with {status} and said:\n{said}");
+            if let Some(status) = self.has_ended() {
+                panic!("it ended with {status} and said:\n{}", self.log());
             }
-            let noted = std::fs::read(&lock).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-            let admin = noted.filter(|noted| noted["pid"] == pid).and_then(|noted| {
-                noted["admin"].as_str()?.rsplit('/').find(|part| !part.is_empty())?.parse::<SocketAddr>().ok()
-            });
-            let said = log.lock().expect("ours").clone();
-            let mut others = bound_addresses(&said).into_iter().filter(|address| Some(*address) != admin);
-            admin.zip(others.next_back()).ok_or(())
+            self.announced().ok_or(())
         });
         match found {
             Ok((admin, public)) => (self.admin, self.public) = (admin, public),
@@ -491,9 +527,14 @@ fn bound_addresses(log: &str) -> Vec<SocketAddr> {
     address.captures_iter(log).filter_map(|found| found[1].parse().ok()).collect()
 }
 
+/// The executable: this build's, or the copy of it that `QUITTANCE_EXECUTABLE` names.
+pub fn executable() -> PathBuf {
+    std::env::var_os("QUITTANCE_EXECUTABLE").map_or_else(|| env!("CARGO_BIN_EXE_quittance").into(), PathBuf::from)
+}
+
 /// `quittance` with these arguments in `folder`, nothing of the test's own environment that it would listen to.
 pub fn quittance(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
+    let mut command = Command::new(executable());
     command.current_dir(folder).args(arguments).stdin(Stdio::null());
     command.env_remove("QUITTANCE_CONFIG").env_remove("QUITTANCE_LOG").env_remove("NO_COLOR");
     command

@@ -4,6 +4,7 @@
 
 mod expected;
 mod fixtures;
+#[allow(dead_code, reason = "`./prove` uses more of it")]
 mod harness;
 mod http;
 

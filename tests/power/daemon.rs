@@ -65,7 +65,7 @@ impl Machine {
             .arg("mount --bind \"$1\" /proc/sys/kernel/random/boot_id && exec \"$2\" --config \"$3\" serve")
             .arg("sh")
             .arg(self.boot_id())
-            .arg(env!("CARGO_BIN_EXE_quittance"))
+            .arg(std::env::var_os("QUITTANCE_EXECUTABLE").unwrap_or(env!("CARGO_BIN_EXE_quittance").into()))
             .arg(self.folder.path().join("quittance.toml"))
             .current_dir(self.folder.path())
             .env_remove("QUITTANCE_CONFIG")

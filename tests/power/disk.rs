@@ -77,6 +77,9 @@ pub struct Disk {
     /// Changes and syncs so far.
     pub steps: u64,
     pub syncs: u64,
+    /// Syncs of a file whose last one had failed: whoever asks again is told a lie.
+    pub syncs_after_failure: u64,
+    failed: HashSet<Ino>,
     next: Ino,
     off: bool,
     cut_in: Option<u64>,
@@ -93,6 +96,8 @@ impl Disk {
             generation: 1,
             steps: 0,
             syncs: 0,
+            syncs_after_failure: 0,
+            failed: HashSet::new(),
             next: ROOT + 1,
             off: false,
             cut_in: None,
@@ -241,7 +246,9 @@ impl Disk {
     /// `fsync`, or `fdatasync`.
     pub fn sync(&mut self, ino: Ino, data_only: bool) -> Answer<()> {
         self.sync_step()?;
+        self.syncs_after_failure += u64::from(self.failed.contains(&ino));
         if count_down(&mut self.faults.sync) {
+            self.failed.insert(ino);
             self.file_mut(ino)?.fail_sync();
             return Err(Errno::EIO);
         }

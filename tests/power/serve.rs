@@ -15,13 +15,25 @@ use crate::rng::{Rng, base_seed, long_form};
 
 const SENDERS: u64 = 6;
 
+/// What happened in a life.
 #[derive(Default)]
-struct Tally {
-    cuts: u64,
-    cuts_in_a_start: u64,
-    kills: u64,
-    acknowledged: u64,
-    repeats: u64,
+pub struct Tally {
+    pub cuts: u64,
+    pub cuts_in_a_start: u64,
+    pub kills: u64,
+    pub acknowledged: u64,
+    pub repeats: u64,
+}
+
+impl Tally {
+    /// Both together.
+    pub fn add(&mut self, other: &Self) {
+        self.cuts += other.cuts;
+        self.cuts_in_a_start += other.cuts_in_a_start;
+        self.kills += other.kills;
+        self.acknowledged += other.acknowledged;
+        self.repeats += other.repeats;
+    }
 }
 
 struct Life<'a> {
@@ -182,7 +194,11 @@ fn missing(acknowledged: &BTreeSet<u64>, found: &BTreeSet<u64>, place: &str) -> 
     }
 }
 
-fn life(mode: Mode, seed: u64, cuts: u64, retires: bool) -> Tally {
+/// A store that lives through so many power cuts; with `retires`, its bodies go after a second.
+///
+/// # Panics
+/// When anything acknowledged is lost or doubled.
+pub fn life(mode: Mode, seed: u64, cuts: u64, retires: bool) -> Tally {
     let mounted = Mounted::new();
     let machine = Machine::new(&mounted, if retires { "1s" } else { "90d" });
     let mut life = Life {
@@ -210,11 +226,7 @@ fn what_was_answered_with_200_is_there_after_a_power_cut_once() {
         let mut sum = Tally::default();
         for at in 0..lives * 2 {
             let tally = life(mode, seed + at * 3 + mode as u64, cuts, at % 2 == 1);
-            sum.cuts += tally.cuts;
-            sum.cuts_in_a_start += tally.cuts_in_a_start;
-            sum.kills += tally.kills;
-            sum.acknowledged += tally.acknowledged;
-            sum.repeats += tally.repeats;
+            sum.add(&tally);
         }
         println!(
             "daemon, {mode:?}: {} power cuts under load and {} in the middle of a start, {} kills, {} notifications acknowledged, \

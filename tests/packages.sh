@@ -1,0 +1,28 @@
+# Sourced by ./test and ./prove: installs with apt what the tests call and what is not here.
+
+install_packages() {
+    local missing=()
+    command -v php >/dev/null && php -r 'exit(function_exists("json_encode") ? 0 : 1);' || missing+=(php-cli)
+    command -v openssl >/dev/null || missing+=(openssl)
+    [ -x /usr/bin/python3 ] || missing+=(python3)
+    /usr/bin/python3 -c 'import cryptography' 2>/dev/null || missing+=(python3-cryptography)
+    command -v fusermount3 >/dev/null || missing+=(fuse3)
+    /usr/bin/python3 -c 'import pika' 2>/dev/null || missing+=(python3-pika)
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || { echo "missing: ${missing[*]}; neither root nor sudo: install them by hand" >&2; return 1; }
+        as_root=(sudo)
+    fi
+    command -v apt-get >/dev/null || { echo "missing: ${missing[*]}; no apt-get here: install them by hand" >&2; return 1; }
+    printf '\n==> installing with apt: %s\n' "${missing[*]}"
+    "${as_root[@]}" apt-get update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" ||
+        return 1
+    # The package starts a broker for the machine. Nobody asked for one: it came with this installation, so it ends with it.
+    if [[ " ${missing[*]} " == *" rabbitmq-server "* ]] && [ -d /run/systemd/system ]; then
+        "${as_root[@]}" systemctl disable --now --quiet rabbitmq-server
+    fi
+    return 0
+}
