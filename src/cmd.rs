@@ -55,6 +55,7 @@ pub fn run(cli: Cli) -> ExitCode {
         _ => "warn",
     };
     let done = crate::telemetry::start(level).map_err(|error| Failure::Usage(error.into())).and_then(|()| act(cli));
+    crate::telemetry::flush();
     match done {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Told) => ExitCode::from(1),

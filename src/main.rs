@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use quittance::{cli, cmd};
 
+/// The system's allocator took a fifth of the processor's time of a notification, and more below sled.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::Cli::try_parse() {
         Ok(cli) => cmd::run(cli),

@@ -85,6 +85,11 @@ impl<'s> Text<'s> {
         self.slice(at, self.characters)
     }
 
+    /// The character that begins at a byte.
+    fn position(&self, byte: usize) -> usize {
+        if self.offsets.is_empty() { byte } else { self.offsets.partition_point(|offset| *offset < byte) }
+    }
+
     pub(super) fn slice(&self, start: usize, end: usize) -> &'s str {
         let byte = |at: usize| if self.offsets.is_empty() { Some(at) } else { self.offsets.get(at).copied() };
         let range = byte(start).zip(byte(end)).map(|(start, end)| start..end);
@@ -136,6 +141,7 @@ impl<'a> Cuts<'a> {
         if !(least..=most).contains(&length) {
             return None;
         }
+        let latest = latest_starts(text, message, steps)?;
         let mut starts = vec![Positions::empty(length)];
         starts.first_mut()?.insert(0);
         let mut lengths = Vec::with_capacity(fields.len());
@@ -172,7 +178,8 @@ impl<'a> Cuts<'a> {
             }
             // What is too far from the end, or too near, for the fields that follow leads nowhere.
             let (least, most) = message.bounds(number + 1);
-            to.keep(length.saturating_sub(most), length.checked_sub(least)?);
+            let last = length.checked_sub(least)?.min(*latest.get(number + 1)?);
+            to.keep(length.saturating_sub(most), last);
             starts.push(to);
             lengths.push((first, of_field));
         }
@@ -267,6 +274,59 @@ impl<'a> Cuts<'a> {
             Some(end)
         });
         by_length.chain(in_run)
+    }
+}
+
+/// For each field, and for the end: the last position at which it can start when what follows it is to fit behind it;
+/// too late rather than too early. `None` where a required field fits nowhere.
+///
+/// Most of what the pass forward would reach leads nowhere, since values with a shape (words, patterns) are few and
+/// runs of text are long: looking for the last place of each shape first leaves little of the string to look at, and
+/// refuses most of the types that were not sent at once.
+fn latest_starts(text: &Text<'_>, message: &Message, steps: &mut Steps) -> Option<Vec<usize>> {
+    /// Beyond, the search for shapes would cost a hostile string more than it can save.
+    const MOST_STEPS: u64 = 2048;
+    let mut latest = vec![text.len(); message.fields.len() + 1];
+    let mut left = MOST_STEPS;
+    let mut end = text.len();
+    for (number, field) in message.fields.iter().enumerate().rev() {
+        if field.required {
+            end = latest_start(text, &field.grammar, end, &mut left)?;
+        }
+        *latest.get_mut(number)? = end;
+    }
+    steps.add(MOST_STEPS - left);
+    Some(latest)
+}
+
+/// The last position, or a later one, at which a value can start that ends at `end` or before it.
+fn latest_start(text: &Text<'_>, grammar: &Grammar, end: usize, left: &mut u64) -> Option<usize> {
+    let before = text.slice(0, end);
+    match grammar {
+        Grammar::Run { .. } => end.checked_sub(1),
+        Grammar::Words(words) => {
+            // Looking for each word by itself would go over the string as often as there are words.
+            let bytes = before.as_bytes();
+            let begins = |at: &usize| {
+                let here = bytes.get(*at..).unwrap_or_default();
+                words.iter().any(|word| here.first() == word.as_bytes().first() && here.starts_with(word.as_bytes()))
+            };
+            (0..bytes.len()).rev().find(begins).map(|last| text.position(last))
+        }
+        // At least one character before the sign.
+        Grammar::Email => text.position(before.rfind('@')?).checked_sub(1),
+        Grammar::Pattern { .. } => {
+            for start in (0..end).rev() {
+                let (found, took) = grammar.lengths(text, start);
+                let room = end - start;
+                if found & (u64::MAX >> (64 - room.min(64))) != 0 {
+                    return Some(start);
+                }
+                let Some(rest) = left.checked_sub(took + 1) else { return Some(start) };
+                *left = rest;
+            }
+            None
+        }
     }
 }
 
