@@ -5,12 +5,14 @@
 
 mod api;
 mod auth;
+mod document;
 mod expectations;
 mod feed;
 mod health;
 mod inside;
 mod problem;
 mod reloads;
+mod settle;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -142,6 +144,7 @@ fn router(desk: Shared) -> Router {
         .route("/api/v1/events", get(feed::events))
         .route("/api/v1/notifications", get(api::notifications))
         .route("/api/v1/notifications/{id}", get(api::notification))
+        .route("/api/v1/events/{id}/settle", post(settle::settle))
         .route("/api/v1/orders/{source}/{order_id}", get(api::order))
         .route("/api/v1/expectations", post(expectations::register))
         .route("/api/v1/status", get(status::status))

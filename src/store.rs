@@ -7,6 +7,7 @@
 pub mod conformance;
 pub mod cursor;
 pub mod embedded;
+pub mod operate;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Retention};
 use crate::event::{AccountName, EventId, Kind, Money, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::{Bearer, Verified};
+pub use operate::{ByHand, Operate};
 
 /// What [`Store::id`] says until the journal is open.
 pub const NOT_OPEN: [u8; 16] = [0; 16];
@@ -28,7 +30,7 @@ pub const NOT_OPEN: [u8; 16] = [0; 16];
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Keeps notifications durably, decides what each one is worth, and hands out what is due.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Operate {
     /// Decides and keeps. Resolves only after the record is synced to disk. Dropping the future does not stop it.
     ///
     /// # Errors

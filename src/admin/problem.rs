@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::listener::connection::HeadFault;
 use crate::listener::respond::{self, Rejection};
 use crate::sink::feed::FeedError;
+use crate::store::operate::SettleError;
 use crate::store::{ExpectError, StoreError, Unavailable};
 
 /// An error as it is told.
@@ -33,6 +34,10 @@ impl Problem {
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
+    }
+    /// 409.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
     }
     /// 422.
     pub fn unprocessable(detail: impl Into<String>) -> Self {
@@ -126,6 +131,21 @@ impl From<ExpectError> for Problem {
             ExpectError::Unfit(why) => Self::unprocessable(why),
             ExpectError::NoSource => Self::unprocessable("there is no such source"),
             ExpectError::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+impl From<SettleError> for Problem {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::NoSuchEvent => Self::not_found(error.to_string()),
+            SettleError::Settled { by, .. } => Self::conflict(error.to_string()).with("settled_by", by.to_string()),
+            SettleError::NotHeld(_)
+            | SettleError::NothingToBook(_)
+            | SettleError::ToldBefore
+            | SettleError::PaidByAnother => Self::conflict(error.to_string()),
+            SettleError::Unreadable => Self::internal(),
+            SettleError::Unavailable(unavailable) => unavailable.into(),
         }
     }
 }

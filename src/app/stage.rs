@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::drain::Tasks;
 use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::Verified;
+use crate::store::operate::{ByHand, Operate, Ruling, SettleError, Settlement};
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter, Kept, NOT_OPEN, Outcome, Page, Pending, Readiness,
     Registered, Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
@@ -237,6 +238,20 @@ impl Memory {
             order_paid: false,
             alarms: Vec::new(),
         }
+    }
+}
+
+impl Operate for Memory {
+    fn settle_by_hand(
+        &self,
+        event: EventId,
+        _: Ruling,
+        _: ByHand,
+    ) -> Pending<'static, Result<Settlement, SettleError>> {
+        let kept = self.kept.lock().expect("no panic");
+        let known = kept.iter().any(|held| held.event == event);
+        let refusal = if known { SettleError::NotHeld(Verdict::Compare) } else { SettleError::NoSuchEvent };
+        Box::pin(std::future::ready(Err(refusal)))
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Notifications come through a real provider (Paygol, whose HMAC is cheap), since nothing else makes a `Verified`.
 
+pub mod by_hand;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,6 +229,7 @@ pub async fn suite<S: Subject>(mut fresh: impl FnMut() -> S) {
     progress_and_dead_letters_survive(fresh()).await;
     lists_and_timelines_show_what_happened(fresh()).await;
     a_clock_that_jumps_holds_everything(fresh()).await;
+    by_hand::suite(fresh).await;
 }
 
 async fn a_repeat_is_no_second_event<S: Subject>(mut subject: S) {

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod index;
 pub mod journal;
 pub mod lock;
+pub mod operate;
 pub mod overlay;
 pub mod query;
 pub mod raw;

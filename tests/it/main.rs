@@ -10,6 +10,7 @@ mod http;
 
 mod admin_api;
 mod browser_returns;
+mod by_hand;
 mod commands;
 mod demo;
 mod durability;

@@ -3,6 +3,7 @@
 //! **Invariant:** nobody is answered with success, and no reader sees anything of a group, before its `fdatasync`
 //! returned. What a group changed in memory is taken back if it could not be written.
 
+mod by_hand;
 mod expectation;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::failpoint;
 use crate::metrics::CommitMetrics;
 use crate::provider::Verified;
 use crate::store::{Committed, ExpectError, Registered, Unavailable};
+pub use by_hand::ToRule;
 
 /// Jobs in one group, and bytes of their parts: beyond, the next group takes them.
 const GROUP_JOBS: usize = 1024;
@@ -44,6 +46,8 @@ pub enum Job {
     Notification(Box<Notification>),
     /// Register an expectation.
     Expectation(Box<Registering>),
+    /// End a hold by hand.
+    Rule(Box<ToRule>),
     /// Write records that need no decision; the reply comes after the sync.
     Append(Vec<Record>, oneshot::Sender<Result<(), Unavailable>>),
     /// Tell what stands under these keys now.
@@ -215,6 +219,7 @@ impl Committer {
         match job {
             Job::Notification(job) => rhythm.suspect |= !self.take_notification(*job, group, circumstances),
             Job::Expectation(job) => rhythm.suspect |= !self.take_expectation(*job, group, circumstances),
+            Job::Rule(job) => rhythm.suspect |= !self.take_ruling(*job, group, circumstances),
             Job::Append(records, reply) => {
                 let alone = self.shared.is_full() && !records.iter().any(needs_room);
                 if alone {

@@ -205,6 +205,7 @@ pub fn decide(
         sequence: if order_id.is_some() { sequence } else { 1 },
         stale: lane.is_some_and(|lane| lane.final_kept),
         settles: None,
+        by_hand: None,
     };
     let relates_to = relation(&statement, seen.as_ref(), signed.as_ref(), told);
     let event = event_id.map(|id| Box::new(event(id, &statement, verified, comparison.expected, relates_to)));
@@ -462,6 +463,7 @@ pub fn redecide(
         Reason::WrongIndicator,
         Reason::Clock,
         Reason::Restored,
+        Reason::Released,
     ];
     if held.reasons.iter().any(|reason| hopeless.contains(reason)) || held.assurance == Assurance::Ambiguous {
         return None;
@@ -500,8 +502,9 @@ pub fn next_sequence(lane: Option<&Lane>) -> u64 {
     lane.map_or(0, |lane| lane.sequence) + 1
 }
 
-/// An event's JSON, changed into that of the event that settles it. `None` if it does not read.
-pub fn settle_json(held: &[u8], settled: &Statement, expected: &Money, stale: bool) -> Option<Vec<u8>> {
+/// An event's JSON, changed into that of the event that settles it; `expected`: the amount that it was compared with now.
+/// `None` if it does not read.
+pub fn settle_json(held: &[u8], settled: &Statement, expected: Option<&Money>) -> Option<Vec<u8>> {
     let mut event: serde_json::Value = serde_json::from_slice(held).ok()?;
     let relates = RelatesTo { id: settled.settles?, relation: Relation::Settles };
     let set = |event: &mut serde_json::Value, key: &str, value: serde_json::Value| {
@@ -514,13 +517,16 @@ pub fn settle_json(held: &[u8], settled: &Statement, expected: &Money, stale: bo
     set(&mut event, "type", format!("{}.{}", settled.kind, settled.status).into());
     let data = event.get_mut("data")?;
     set(data, "status", settled.status.as_str().into());
-    set(data, "expected_amount", serde_json::to_value(expected).ok()?);
+    if let Some(expected) = expected {
+        set(data, "expected_amount", serde_json::to_value(expected).ok()?);
+    }
+    set(data, "assurance", settled.assurance.as_str().into());
     set(data, "expectation", settled.expectation.as_str().into());
     set(data, "verdict", settled.verdict.as_str().into());
     set(data, "reasons", serde_json::to_value(&settled.reasons).ok()?);
     set(data, "relates_to", serde_json::to_value(relates).ok()?);
     set(data, "sequence", settled.sequence.into());
-    set(data, "stale", stale.into());
+    set(data, "stale", settled.stale.into());
     serde_json::to_vec(&event).ok()
 }
 

@@ -366,6 +366,7 @@ fn event_entry(statement: &Statement, what: &'static str, at: jiff::Timestamp) -
         "id": statement.event, "type": format!("{}.{}", statement.kind, statement.status),
         "verdict": statement.verdict, "reasons": statement.reasons, "expectation": statement.expectation,
         "sequence": statement.sequence, "notification_id": statement.id, "settles": statement.settles,
+        "assurance": statement.assurance, "by_hand": statement.by_hand,
     }));
     TimelineEntry { at: rfc3339(at), what, more }
 }

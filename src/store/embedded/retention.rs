@@ -122,7 +122,7 @@ fn judge(live: &Live, stored: &Stored, terms: &Terms) -> (Keep, Option<Key>) {
     let old = at < terms.keys_before;
     match &stamped.record {
         Record::Notification(statement) | Record::Settlement(statement) => {
-            let needed = stored.position > terms.settled || is_held(live, stored.position, statement);
+            let needed = stored.position > terms.settled || is_held(live, statement);
             if needed || at >= terms.bodies_before {
                 (Keep::Whole, None)
             } else if old && !was_told(live, statement) {
@@ -154,16 +154,10 @@ fn was_told(live: &Live, statement: &Statement) -> bool {
 }
 
 /// Whether an event is held and nothing has settled it yet.
-fn is_held(live: &Live, position: Position, statement: &Statement) -> bool {
+fn is_held(live: &Live, statement: &Statement) -> bool {
     if statement.verdict != Verdict::Hold {
         return false;
     }
-    let Some(order) = &statement.order else { return true };
-    match live.index.get(&live.keys.order(&statement.account, order)) {
-        Ok(Some(Value::Order(order))) => {
-            order.lanes.iter().any(|lane| lane.held.iter().any(|(held, _)| *held == position))
-        }
-        Ok(_) => false,
-        Err(_) => true,
-    }
+    let Some(event) = statement.event else { return false };
+    !matches!(live.index.get(&live.keys.settled(event)), Ok(Some(Value::Settled(_))))
 }

@@ -6,10 +6,10 @@
 pub mod value;
 
 use super::record::{Expected, Record, Stamped, Statement, millis};
-use crate::event::{AccountName, Digest, Kind, OrderId, Position, SourceName, Status};
+use crate::event::{AccountName, Digest, EventId, Kind, OrderId, Position, SourceName, Status};
 use crate::provider::SignedString;
 use crate::store::{KeptOutcome, Timeline};
-pub use value::{Bound, Expectation, Lane, Order, Seen, Session, SignedOnce, Summary, Told, Value};
+pub use value::{Bound, Ended, Expectation, Lane, Order, Seen, Session, SignedOnce, Summary, Told, Value};
 
 /// A key of the index: one byte that says of what, and 16 bytes of a SHA-256 salted with the store's id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -97,6 +97,10 @@ impl Keys {
     pub fn getid(&self, account: &AccountName, getid: &str) -> Key {
         self.key(b'G', &[account.as_str().as_bytes(), getid.as_bytes()])
     }
+    /// A held event was settled.
+    pub fn settled(&self, event: EventId) -> Key {
+        self.key(b'X', &[&event.to_bytes()])
+    }
     /// How far a sink has come.
     pub fn sink(&self, sink: &str) -> Key {
         self.key(b'P', &[sink.as_bytes()])
@@ -140,6 +144,7 @@ impl Keys {
                     keys.extend(self.told(&s.account, s.kind, s.transaction.as_deref(), s.order.as_ref(), s.status));
                     keys.extend(s.getid.as_ref().map(|getid| self.getid(&s.account, getid)));
                 }
+                keys.extend(s.settles.map(|event| self.settled(event)));
             }
             Record::Expectation(expected) => {
                 keys.push(self.order(&expected.account, &expected.order));
@@ -177,6 +182,10 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
         Record::Settlement(statement) => {
             enter_order(view, keys, position, statement);
             enter_told(view, keys, statement);
+            if let (Some(held), Some(by)) = (statement.settles, statement.event) {
+                let (verdict, by_hand) = (statement.verdict, statement.by_hand.is_some());
+                view.put(keys.settled(held), Value::Settled(Ended { by, verdict, by_hand }));
+            }
         }
         Record::Expectation(expected) => enter_expectation(view, keys, position, expected, at),
         Record::Progress(progress) => view.put(keys.sink(&progress.sink), Value::Sink(progress.clone())),
@@ -276,11 +285,10 @@ fn enter_order(view: &mut impl View, keys: &Keys, position: Position, statement:
         Some(Value::Order(order)) => order,
         _ => Order::default(),
     };
-    let conflict = statement.outcome == KeptOutcome::Conflict;
     let lane = order.lane(&statement.source);
     lane.sequence = lane.sequence.max(statement.sequence);
     lane.remember(position);
-    if statement.status.is_final_of(statement.kind) && !conflict {
+    if statement.status.is_final_of(statement.kind) && statement.counts() {
         lane.final_kept = true;
         lane.paid |= statement.status == Status::Paid;
     }

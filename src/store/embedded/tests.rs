@@ -20,7 +20,12 @@ use crate::clock::{Clock, Manual};
 use crate::config::{Retention, SinkStart};
 use crate::event::{EventId, Position, Verdict};
 use crate::store::conformance::{self, Said, Subject, expectation, suite};
+<<<<<<< HEAD
 use crate::store::{Outcome, Readiness, Settled, Store, Terms};
+=======
+use crate::store::operate::{Operate as _, Ruling};
+use crate::store::{Outcome, Readiness, Settled, Store};
+>>>>>>> a68e832 (A hold is settled by hand)
 
 const START_MS: i64 = 1_795_162_530_123;
 
@@ -130,6 +135,7 @@ async fn keeps_every_promise_also_with_an_index_built_anew() {
 enum Step {
     Commit { order: u8, transaction: u8, status: u8, price: u8, method: u8 },
     Expect { order: u8, price: u8 },
+    Settle { back: u8, fulfil: bool },
     Relay { count: u8, dead: bool },
     Expire,
     Reopen,
@@ -142,6 +148,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Commit { order, transaction, status, price, method }
         }),
         3 => (0..4u8, 0..3u8).prop_map(|(order, price)| Step::Expect { order, price }),
+        2 => (0..5u8, any::<bool>()).prop_map(|(back, fulfil)| Step::Settle { back, fulfil }),
         2 => (1..4u8, any::<bool>()).prop_map(|(count, dead)| Step::Relay { count, dead }),
         1 => Just(Step::Expire),
         1 => Just(Step::Reopen),
@@ -200,6 +207,15 @@ fn run(steps: Vec<Step>) {
                     expectation("paygol", &format!("O{order}"), PRICES[usize::from(price)], "CLP", folder.clock.now());
                 let _ = runtime.block_on(store.expect(wanted));
             }
+            Step::Settle { back, fulfil } => {
+                let events = store.events(Position(0), 100_000).expect("readable");
+                let Some(entry) = events.iter().rev().nth(usize::from(back)) else { continue };
+                let event: serde_json::Value = serde_json::from_slice(&entry.event).expect("JSON");
+                let id = event["id"].as_str().and_then(EventId::parse).expect("an id");
+                let ruling = if fulfil { Ruling::Fulfil } else { Ruling::Refuse };
+                let settled = runtime.block_on(store.settle_by_hand(id, ruling, conformance::by_hand::somebody()));
+                assert!(event["data"]["verdict"] == "hold" || settled.is_err(), "{event}");
+            }
             Step::Relay { count, dead } => {
                 for due in store.due("amqp", usize::from(count)).expect("readable") {
                     assert!(!model.settled.contains(&due.event), "settled, and due again without a kill");
@@ -245,8 +261,12 @@ fn judge(store: &Embedded, model: &Model) {
     assert_eq!(derived, model.events, "every kept notification is one event");
     let mut told = std::collections::BTreeSet::new();
     let mut sequences = std::collections::BTreeMap::<String, u64>::new();
+    let mut settled = std::collections::BTreeSet::new();
     for event in &events {
         let data = &event["data"];
+        if data["relates_to"]["as"] == "settles" {
+            assert!(settled.insert(data["relates_to"]["id"].to_string()), "settled twice: {event}");
+        }
         if ["fulfil", "compare"].contains(&data["verdict"].as_str().expect("a word")) {
             let payment = (data["transaction_id"].to_string(), data["status"].to_string());
             assert!(told.insert(payment), "told twice: {event}");
@@ -256,6 +276,7 @@ fn judge(store: &Embedded, model: &Model) {
         assert_eq!(data["sequence"], before + 1, "{event}");
     }
     let fulfilled = events.iter().filter(|event| event["data"]["verdict"] == "fulfil");
+    let fulfilled = fulfilled.filter(|event| event["data"]["assurance"] != "operator");
     assert!(fulfilled.clone().all(|event| event["data"]["expectation"] == "match"));
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::super::decide::{Circumstances, next_sequence, redecide, settle_json};
+use super::super::journal::ReadError;
 use super::super::record::{Record, Stamped, Statement, millis, time};
 use super::super::state::{self, Key, Value, View};
 use super::{Committer, Group, Registering, chain_of, look, sent};
@@ -95,23 +96,26 @@ impl Committer {
         }
     }
 
-    /// A held statement and its event's JSON: from the journal, or from the group that is not in it yet.
+    /// A held statement and its event's JSON, as far as it can be read.
     fn held(&self, at: Position, group: &Group) -> Option<(Box<Statement>, Bytes)> {
+        self.statement(at, group).unwrap_or_else(|error| {
+            tracing::warn!(error = %chain_of(&error), "a held event could not be read to be judged again");
+            None
+        })
+    }
+
+    /// A statement and its event's JSON: from the journal, or from the group that is not in it yet.
+    pub(super) fn statement(&self, at: Position, group: &Group) -> Result<Option<(Box<Statement>, Bytes)>, ReadError> {
         let in_group = at.0.checked_sub(self.journal.next_position().0);
-        let (payload, event) = match in_group.and_then(|index| group.entries.get(usize::try_from(index).ok()?)) {
-            Some(entry) => (Bytes::copy_from_slice(&entry.payload), Bytes::copy_from_slice(&entry.event)),
-            None => match self.reader.read(at) {
-                Ok(stored) => stored.and_then(|stored| Some((stored.payload, stored.event?)))?,
-                Err(error) => {
-                    tracing::warn!(error = %chain_of(&error), "a held event could not be read to be judged again");
-                    return None;
-                }
-            },
+        let found = match in_group.and_then(|index| group.entries.get(usize::try_from(index).ok()?)) {
+            Some(entry) => Some((Bytes::copy_from_slice(&entry.payload), Bytes::copy_from_slice(&entry.event))),
+            None => self.reader.read(at)?.map(|stored| (stored.payload, stored.event.unwrap_or_default())),
         };
-        match Stamped::decode(&payload)?.record {
-            Record::Notification(statement) | Record::Settlement(statement) => Some((statement, event)),
+        let Some((payload, event)) = found else { return Ok(None) };
+        Ok(match Stamped::decode(&payload).map(|stamped| stamped.record) {
+            Some(Record::Notification(statement) | Record::Settlement(statement)) => Some((statement, event)),
             _ => None,
-        }
+        })
     }
 
     fn judge_again(
@@ -149,7 +153,7 @@ impl Committer {
         let lane = state.find_lane(&held.source);
         settled.sequence = next_sequence(lane);
         settled.stale = lane.is_some_and(|lane| lane.final_kept) && held.status != settled.status;
-        let json = settle_json(event, &settled, &expectation.amount, settled.stale)?;
+        let json = settle_json(event, &settled, Some(&expectation.amount))?;
         debug_assert!(settled.verdict != Verdict::Hold, "only what is told settles");
         Some((settled, json))
     }

@@ -9,7 +9,7 @@ use crate::event::{
     SourceName, Status, Verdict,
 };
 use crate::provider::SignedString;
-use crate::store::{Committed, KeptOutcome, Outcome};
+use crate::store::{ByHand, Committed, KeptOutcome, Outcome};
 
 /// A judged statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +72,8 @@ pub struct Statement {
     pub stale: bool,
     /// The event that this one settles.
     pub settles: Option<EventId>,
+    /// Somebody let it in or settled it by hand.
+    pub by_hand: Option<Box<ByHand>>,
 }
 
 impl Statement {
@@ -99,6 +101,12 @@ impl Statement {
     /// Whether the order system was told to book it.
     pub fn told(&self) -> bool {
         matches!(self.verdict, Verdict::Fulfil | Verdict::Compare)
+    }
+
+    /// Whether it may count as a state of its order: a contradiction and what only an operator let in may not, before
+    /// it is told.
+    pub fn counts(&self) -> bool {
+        self.told() || (self.outcome != KeptOutcome::Conflict && self.assurance != Assurance::Operator)
     }
 
     /// Whether a browser brought it and it says nothing of a payment: a wrong indicator, a bare `getid`. Whoever has
@@ -140,6 +148,8 @@ impl Statement {
         out.put_text(tag::SCHEME, Some(&self.scheme)).put_number(tag::KEY, self.key.into());
         out.put_number(tag::SEQUENCE, self.sequence);
         out.put_some(tag::SETTLES, id(self.settles).as_ref().map(<[u8; 16]>::as_slice));
+        out.put_text(tag::WHO, self.by_hand.as_ref().map(|by| by.who()));
+        out.put_text(tag::REASON, self.by_hand.as_ref().map(|by| by.reason()));
     }
 
     pub(super) fn read(fields: &Fields<'_>) -> Option<Self> {
@@ -179,6 +189,7 @@ impl Statement {
             key: fields.number(tag::KEY) as u16,
             sequence: fields.number(tag::SEQUENCE),
             settles: fields.array(tag::SETTLES).map(EventId::from_bytes),
+            by_hand: fields.text(tag::WHO).zip(fields.text(tag::REASON)).map(|(who, why)| Box::new(ByHand::kept(who, why))),
         })
     }
 }

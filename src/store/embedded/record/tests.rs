@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::{Assurance, Digest, EventId, ExpectationResult, NotificationId, Reason, Status, Verdict};
 use crate::provider::SignedString;
-use crate::store::KeptOutcome;
+use crate::store::{ByHand, KeptOutcome};
 
 pub(crate) fn statement() -> Statement {
     let money = |value: &str| Money {
@@ -40,6 +40,7 @@ pub(crate) fn statement() -> Statement {
         sequence: 300,
         stale: true,
         settles: Some(EventId::new(time(1_795_162_530_123), Position(7))),
+        by_hand: Some(Box::new(ByHand::new("ops", "seen in the panel").expect("good"))),
     }
 }
 
@@ -55,6 +56,7 @@ fn every_kind() -> Vec<Record> {
         indicator: None,
         reasons: vec![],
         settles: None,
+        by_hand: None,
         account: AccountName::new("clickpay-id").expect("a name"),
         ..statement()
     };

@@ -19,6 +19,8 @@ pub enum Value {
     Order(Order),
     /// A `getid`.
     GetId(Bound),
+    /// A held event was settled.
+    Settled(Ended),
     /// How far a sink has come.
     Sink(Progress),
     /// The newest time that can be trusted, milliseconds.
@@ -87,6 +89,17 @@ pub struct SignedOnce {
 pub struct Told {
     /// By this event.
     pub event: EventId,
+}
+
+/// A hold that was ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ended {
+    /// By this event.
+    pub by: EventId,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// An operator ended it.
+    pub by_hand: bool,
 }
 
 /// To which order a `getid` belongs.
@@ -343,6 +356,9 @@ impl Value {
             Self::GetId(bound) => {
                 out.put_text(1, Some(&bound.order)).put_number(2, bound.told.into());
             }
+            Self::Settled(ended) => {
+                out.put(1, &ended.by.to_bytes()).put(2, &[ended.verdict.code(), ended.by_hand.into()]);
+            }
             Self::Sink(progress) => {
                 out.put_text(1, Some(&progress.sink)).put_number(2, progress.watermark.0);
                 out.put(3, &positions(&progress.beyond));
@@ -390,6 +406,11 @@ impl Value {
                 expectations: fields.all(2).map(Expectation::read).collect::<Option<_>>()?,
             }),
             b'G' => Self::GetId(Bound { order: fields.text(1)?.to_owned(), told: fields.number(2) != 0 }),
+            b'X' => {
+                let [verdict, by_hand] = fields.array(2)?;
+                let by = EventId::from_bytes(fields.array(1)?);
+                Self::Settled(Ended { by, verdict: Verdict::from_code(verdict)?, by_hand: by_hand != 0 })
+            }
             b'P' => Self::Sink(Progress {
                 sink: fields.text(1)?.to_owned(),
                 watermark: position(2),
@@ -507,6 +528,7 @@ mod tests {
             Value::Told(Told { event: statement.event.expect("set") }),
             Value::Order(order),
             Value::GetId(Bound { order: "42".into(), told: false }),
+            Value::Settled(Ended { by: statement.event.expect("set"), verdict: Verdict::None, by_hand: true }),
             Value::Sink(Progress { sink: "amqp".into(), watermark: Position(1), beyond: vec![Position(5)] }),
             Value::Clock(1_795_162_530_123),
             Value::Horizon(Position(4)),
@@ -514,7 +536,7 @@ mod tests {
             Value::DeadLetters(3),
             Value::Timelines(vec![Timeline { id: [4; 16], until: Position(5) }]),
         ];
-        for (value, what) in values.into_iter().zip(*b"ISTOGPCHRDL") {
+        for (value, what) in values.into_iter().zip(*b"ISTOGXPCHRDL") {
             assert_eq!(Value::decode(what, &value.encode()), Some(value));
         }
     }

@@ -8,6 +8,7 @@ use super::super::state::{Key, Value};
 use super::*;
 use crate::provider::Bearer;
 use crate::store::Registration;
+use crate::store::operate::{Operate as _, Ruling};
 
 #[derive(Clone, Debug)]
 enum Deed {
@@ -15,6 +16,7 @@ enum Deed {
     Return { order: u8, success: bool, indicator: Option<u8>, accept: bool },
     Expect { order: u8, price: u8 },
     Session { order: u8, indicator: u8, hours: u8 },
+    Settle { back: u8, fulfil: bool },
     Relay,
     Pass { hours: u8 },
     Reopen,
@@ -30,6 +32,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         ),
         3 => (0..3u8, 0..2u8).prop_map(|(order, price)| Deed::Expect { order, price }),
         3 => (1..3u8, 0..4u8, 1..40u8).prop_map(|(order, indicator, hours)| Deed::Session { order, indicator, hours }),
+        2 => (0..4u8, any::<bool>()).prop_map(|(back, fulfil)| Deed::Settle { back, fulfil }),
         1 => Just(Deed::Relay),
         1 => (1..40u8).prop_map(|hours| Deed::Pass { hours }),
         1 => Just(Deed::Reopen),
@@ -85,6 +88,15 @@ fn live(deeds: &[Deed]) {
                     ..expectation("clickkw", &order.to_string(), "6.000", "KWD", now)
                 };
                 let _ = runtime.block_on(store.expect(wanted));
+            }
+            Deed::Settle { back, fulfil } => {
+                // One of the newest events, held or not.
+                let events = store.events(Position(0), 100_000).expect("readable");
+                let Some(entry) = events.iter().rev().nth(usize::from(back)) else { continue };
+                let event: serde_json::Value = serde_json::from_slice(&entry.event).expect("JSON");
+                let id = event["id"].as_str().and_then(EventId::parse).expect("an id");
+                let ruling = if fulfil { Ruling::Fulfil } else { Ruling::Refuse };
+                let _ = runtime.block_on(store.settle_by_hand(id, ruling, conformance::by_hand::somebody()));
             }
             Deed::Relay => {
                 for due in store.due("amqp", 3).expect("readable") {

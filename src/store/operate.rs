@@ -1,0 +1,153 @@
+//! What an operator can change: the writes by hand, each with a name and a reason, each audited in the journal.
+//!
+//! Part of what every store promises ([`super::Store`]), in a file of its own because nothing that receives or relays
+//! may need it.
+
+use crate::event::status::words;
+use crate::event::{EventId, Status, Verdict};
+
+use super::{Pending, StoreError, Unavailable};
+
+/// What an operator can change.
+pub trait Operate: Send + Sync + 'static {
+    /// Ends a hold by hand: a new event that settles the held one. Resolves only after the sync. The same again gives the
+    /// first one's answer.
+    ///
+    /// # Errors
+    /// [`SettleError`]; nothing was changed then.
+    fn settle_by_hand(
+        &self,
+        event: EventId,
+        ruling: Ruling,
+        by: ByHand,
+    ) -> Pending<'static, Result<Settlement, SettleError>>;
+}
+
+/// Who did something by hand, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ByHand {
+    who: String,
+    reason: String,
+}
+
+words! {
+    /// How a hold is ended by hand.
+    Ruling {
+        /// Book the outcome that the held event names.
+        Fulfil = "fulfil",
+        /// There is nothing to book.
+        Refuse = "refuse",
+    }
+}
+
+/// A hold that was ended by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The new event.
+    pub event: EventId,
+    /// The held one.
+    pub settles: EventId,
+    /// What the order system may do now.
+    pub verdict: Verdict,
+    /// It had been settled so before: nothing was written.
+    pub existed: bool,
+}
+
+/// Why a hold was not ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// No event has this id.
+    #[error("no event has this id")]
+    NoSuchEvent,
+    /// It waits for nothing.
+    #[error("the event is not held: its verdict is {0}")]
+    NotHeld(Verdict),
+    /// Another event has settled it.
+    #[error("the event was settled before, by {by}: {verdict}")]
+    Settled {
+        /// Which.
+        by: EventId,
+        /// What that one says.
+        verdict: Verdict,
+    },
+    /// What it says is no outcome that anybody could book.
+    #[error("the event says {0}, which is no final outcome: there is nothing to book, it can only be refused")]
+    NothingToBook(Status),
+    /// The payment, or its signed string, was told as `fulfil` or `compare` before.
+    #[error("this payment was told before: an order system must not be told twice; it can only be refused")]
+    ToldBefore,
+    /// The expectation of its order was fulfilled by another payment.
+    #[error("its order's expectation was fulfilled by another payment; this one can only be refused")]
+    PaidByAnother,
+    /// The journal cannot be read.
+    #[error("the journal cannot be read")]
+    Unreadable,
+    /// Not now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl From<StoreError> for SettleError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "reading the store");
+        Self::Unreadable
+    }
+}
+
+impl ByHand {
+    /// Longest reason, in characters.
+    pub const MAX_REASON: usize = 500;
+    /// Longest name, in characters.
+    pub const MAX_WHO: usize = 100;
+
+    /// Who, and why.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the reason: one is empty, too long, or holds control characters.
+    pub fn new(who: &str, reason: &str) -> Result<Self, &'static str> {
+        let (who, reason) = (who.trim(), reason.trim());
+        if !is_line(who, Self::MAX_WHO) {
+            return Err("who: a name of 1 to 100 characters in one line");
+        }
+        if !is_line(reason, Self::MAX_REASON) {
+            return Err("reason: say why, in 1 to 500 characters in one line");
+        }
+        Ok(Self { who: who.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// As it was kept.
+    pub(super) fn kept(who: &str, reason: &str) -> Self {
+        Self { who: who.to_owned(), reason: reason.to_owned() }
+    }
+
+    /// Who.
+    pub fn who(&self) -> &str {
+        &self.who
+    }
+
+    /// Why.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+fn is_line(text: &str, max: usize) -> bool {
+    !text.is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_that_says_something() {
+        let long = "ü".repeat(ByHand::MAX_REASON);
+        for good in ["x", "  seen in the provider's panel  ", &long] {
+            assert_eq!(ByHand::new("ops", good).map(|by| by.reason().to_owned()), Ok(good.trim().to_owned()));
+        }
+        for bad in ["", "   ", "two\nlines", "\u{1b}[2J", &format!("{long}x")] {
+            assert!(ByHand::new("ops", bad).is_err(), "{bad:?}");
+            assert!(bad.len() > 100 || ByHand::new(bad, "reason").is_err(), "{bad:?}");
+        }
+    }
+}
