@@ -5,6 +5,8 @@
 
 mod api;
 mod auth;
+mod consumers;
+mod dead_letters;
 mod document;
 mod expectations;
 mod feed;
@@ -12,6 +14,7 @@ mod health;
 mod inside;
 mod problem;
 mod reloads;
+mod replays;
 mod settle;
 mod status;
 #[cfg(test)]
@@ -28,7 +31,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::Request;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -47,6 +50,7 @@ use crate::listener::{Door, Site, Sites, body};
 use crate::metrics::Metrics;
 use crate::quarantine::Quarantine;
 use crate::relay::health::Health;
+use crate::replay::Replays;
 use crate::sink::feed::Feed;
 use crate::store::{NOT_OPEN, Store, StoreError, Unavailable};
 pub use inside::Inside;
@@ -80,6 +84,8 @@ pub struct Desk {
     pub quarantine: Option<Quarantine>,
     /// Ends when the public listener stops.
     pub draining: CancellationToken,
+    /// What is sent again.
+    pub replays: Replays,
     /// The relay's state; `None`: there is the feed alone.
     pub relay: Option<Health>,
     /// When the daemon started.
@@ -145,6 +151,13 @@ fn router(desk: Shared) -> Router {
         .route("/api/v1/notifications", get(api::notifications))
         .route("/api/v1/notifications/{id}", get(api::notification))
         .route("/api/v1/events/{id}/settle", post(settle::settle))
+        .route("/api/v1/replays", get(replays::list).post(replays::start))
+        .route("/api/v1/replays/{id}", get(replays::show).delete(replays::cancel))
+        .route("/api/v1/dead-letters", get(dead_letters::list))
+        .route("/api/v1/dead-letters/{id}", get(dead_letters::show))
+        .route("/api/v1/dead-letters/{id}/retry", post(dead_letters::retry))
+        .route("/api/v1/consumers", get(consumers::list))
+        .route("/api/v1/consumers/{name}", delete(consumers::forget))
         .route("/api/v1/orders/{source}/{order_id}", get(api::order))
         .route("/api/v1/expectations", post(expectations::register))
         .route("/api/v1/status", get(status::status))

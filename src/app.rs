@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::admin::{Admin, Desk, Inside, Reloads};
 use crate::clock::{self, Clock};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::drain::Tasks;
 use crate::event::{Position, SourceName};
 use crate::listener::{Intake, Listener, Site, Sites};
@@ -25,6 +25,7 @@ use crate::provider::Ordinary;
 use crate::quarantine::{Bounds, Quarantine};
 use crate::relay::Relay;
 use crate::relay::health::Health;
+use crate::replay::{Replays, Towards};
 use crate::seal::Seal;
 use crate::sink::amqp::{Amqp, WrongUrl};
 use crate::sink::feed::Feed;
@@ -49,6 +50,8 @@ pub struct App {
     asking: Tasks,
     /// `None`: the feed alone.
     relay: Option<Relay>,
+    /// What a former run left unfinished is gone on with once the store is ready.
+    replays: Replays,
     /// Says whether the store knows where the relay's sink goes on.
     enlisted: Option<watch::Receiver<Enlisted>>,
     reloader: Reloader,
@@ -233,6 +236,9 @@ impl App {
             reloads: reloads.clone(),
             tasks: asking.clone(),
         });
+        let carrier = relay.as_ref().map(|relay| (relay.name, relay.window));
+        let towards = config.amqp.clone().map(towards);
+        let replays = Replays::new(Arc::clone(&store), asking.clone(), Arc::clone(&clock), carrier, towards);
         let desk = Desk {
             store: Arc::clone(&store),
             feed: Feed::new(Arc::clone(&store), asking.clone()),
@@ -245,6 +251,7 @@ impl App {
             quarantine,
             draining: serving.stopping(),
             relay: relay.as_ref().map(|relay| relay.health.clone()),
+            replays: replays.clone(),
         };
         let address = config.admin.address;
         let admin = Admin::bind(desk).await.map_err(failed("the admin listener", address))?;
@@ -266,6 +273,7 @@ impl App {
             relaying,
             asking,
             relay,
+            replays,
             enlisted,
             reloader,
             fatal,
@@ -302,12 +310,26 @@ impl App {
     /// [`AppError::Failed`] when it stopped because the store failed for good; [`AppError::NeedsStart`] when a store that
     /// opened late holds events and nobody said where the relay begins.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, admin, store, seen, consumers, serving, relaying, asking, relay, enlisted, fatal, .. } =
-            self;
+        let Self {
+            listener,
+            admin,
+            store,
+            seen,
+            consumers,
+            serving,
+            relaying,
+            asking,
+            relay,
+            replays,
+            enlisted,
+            fatal,
+            ..
+        } = self;
         // It waits for the journal by itself, and a broker that is away keeps nobody from receiving.
         relay.map(|relay| relaying.spawn("relay supervisor", relay.run()));
         asking.spawn("admin listener", admin.run(asking.clone()));
         serving.spawn("listener", listener.run(serving.clone()));
+        asking.spawn("unfinished replays", replays.resume());
         asking.spawn("first look", once_ready(Arc::clone(&store), seen, consumers, asking.clone()));
         let failure = tokio::select! {
             () = shutdown => None,
@@ -339,8 +361,10 @@ impl App {
 pub fn inside(config: Config, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Inside, AppError> {
     let metrics = Metrics::new(&config.sources, clock.now())?;
     let quarantine = quarantine(&config, &clock);
+    let towards = config.amqp.clone().map(towards);
     let (_, site) = watch::channel(Arc::new(Site::new(Arc::new(config), &metrics)));
     let tasks = Tasks::new(Handle::current());
+    let replays = Replays::noted(Arc::clone(&store), tasks.clone(), Arc::clone(&clock), towards);
     Ok(Inside::new(Desk {
         feed: Feed::new(Arc::clone(&store), tasks.clone()),
         started_at: clock.now(),
@@ -352,6 +376,7 @@ pub fn inside(config: Config, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> R
         tasks,
         sites: Sites::new(site),
         quarantine,
+        replays,
         relay: None,
     }))
 }
@@ -380,6 +405,15 @@ fn report(group: &str, end: Result<(), crate::drain::StillRunning>) {
     for (task, count) in end.err().unwrap_or_default() {
         tracing::warn!(group, task, count, "still running at the end of the time to drain: left behind");
     }
+}
+
+/// Makes the sink of another exchange at the configured brokers.
+fn towards(settings: config::Amqp) -> Towards {
+    Arc::new(move |elsewhere| match Amqp::new(&settings) {
+        Ok(amqp) => Arc::new(amqp.towards(&elsewhere.exchange, elsewhere.routing_key.as_deref())),
+        // It read when the daemon started.
+        Err(WrongUrl { .. }) => unreachable!("the relay has the same URLs"),
+    })
 }
 
 /// A quarantine that cannot be opened keeps nobody from receiving.

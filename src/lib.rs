@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod provider;
 pub mod quarantine;
 pub mod relay;
+pub mod replay;
 pub mod seal;
 pub mod sink;
 pub mod store;

@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod cursor;
 pub mod embedded;
 pub mod operate;
+pub mod replaying;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -288,6 +289,8 @@ pub struct Due {
     pub received_at: Timestamp,
     /// The replay that asked for it, if one did.
     pub replay: Option<String>,
+    /// Who asked for that replay, as he said of himself.
+    pub asked_by: Option<String>,
     /// How often it was handed to the sink and refused before.
     pub attempts: u32,
     /// The event's JSON.

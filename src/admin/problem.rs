@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::listener::connection::HeadFault;
 use crate::listener::respond::{self, Rejection};
+use crate::replay::ReplayError;
 use crate::sink::feed::FeedError;
 use crate::store::operate::SettleError;
 use crate::store::{ExpectError, StoreError, Unavailable};
@@ -146,6 +147,18 @@ impl From<SettleError> for Problem {
             | SettleError::PaidByAnother => Self::conflict(error.to_string()),
             SettleError::Unreadable => Self::internal(),
             SettleError::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+impl From<ReplayError> for Problem {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::TooMany => Self::conflict(error.to_string()),
+            ReplayError::NoBroker | ReplayError::Missing(_) => Self::unprocessable(error.to_string()),
+            ReplayError::Store(error) => error.into(),
+            ReplayError::Unavailable(unavailable) => unavailable.into(),
+            ReplayError::Broken => Self::internal(),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::drain::Tasks;
 use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::Verified;
 use crate::store::operate::{ByHand, Operate, Ruling, SettleError, Settlement};
+use crate::store::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection};
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter, Kept, NOT_OPEN, Outcome, Page, Pending, Readiness,
     Registered, Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
@@ -252,6 +253,51 @@ impl Operate for Memory {
         let known = kept.iter().any(|held| held.event == event);
         let refusal = if known { SettleError::NotHeld(Verdict::Compare) } else { SettleError::NoSuchEvent };
         Box::pin(std::future::ready(Err(refusal)))
+    }
+    fn dead_letters(&self, _: Position, _: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn dead_letters_of(&self, _: EventId) -> Result<Vec<DeadLetter>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn find(&self, _: &Selection, _: Position, up_to: Position, _: usize) -> Result<Found, StoreError> {
+        Ok(Found { looked_up_to: up_to, ..Found::default() })
+    }
+    fn preview(&self, _: &Selection, _: Position) -> Result<Preview, StoreError> {
+        Ok(Preview::default())
+    }
+    fn handed(&self, _: &[Position], _: &Replay) -> Result<Vec<Due>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn note_replay(
+        &self,
+        _: Replay,
+        _: &[Position],
+        _: &str,
+        _: Option<ByHand>,
+    ) -> Pending<'static, Result<Vec<Position>, Unavailable>> {
+        Box::pin(std::future::ready(Err(Unavailable::Storage)))
+    }
+    fn audit(&self, _: &str, _: ByHand) -> Pending<'static, Result<(), Unavailable>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn replays(&self) -> Vec<Replay> {
+        Vec::new()
+    }
+    fn replay(&self, _: &str) -> Option<Replay> {
+        None
+    }
+    fn unsettled(&self, _: &str, _: &[Position]) -> Vec<Position> {
+        Vec::new()
+    }
+    fn outstanding(&self, _: &str, _: &str) -> Result<Vec<Position>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn consumers(&self) -> Vec<Consumer> {
+        Vec::new()
+    }
+    fn forget_consumer(&self, _: &str, _: ByHand) -> Pending<'static, Result<bool, Unavailable>> {
+        Box::pin(std::future::ready(Ok(false)))
     }
 }
 

@@ -88,6 +88,10 @@ impl EventId {
     pub fn new(at: Timestamp, position: Position) -> Self {
         Self(uuid_at(at, position, true))
     }
+    /// Whether a store made it for an event, and not for a notification.
+    pub fn is_events(self) -> bool {
+        self.0.as_u128() >> 17 & 1 == 1
+    }
 }
 
 /// UUIDv7 whose random part holds the position (44 bits) and which of a record's two ids it is (1 bit), so that a

@@ -94,6 +94,8 @@ pub struct Examined {
 struct Wiring {
     exchange: String,
     queue: String,
+    /// Instead of each event's own.
+    routing_key: Option<String>,
     declare: bool,
     /// What was warned of: once is enough for as long as the process lives.
     warned: Mutex<BTreeSet<String>>,
@@ -168,10 +170,23 @@ impl Amqp {
         let wiring = Wiring {
             exchange: settings.exchange.clone(),
             queue: settings.queue.clone(),
+            routing_key: None,
             declare: settings.declare,
             warned: Mutex::default(),
         };
         Ok(Self { brokers, first: AtomicUsize::new(0), wiring: Arc::new(wiring) })
+    }
+
+    /// The same brokers, but another exchange, which must exist, and perhaps one routing key for all.
+    pub fn towards(self, exchange: &str, routing_key: Option<&str>) -> Self {
+        let wiring = Wiring {
+            exchange: exchange.to_owned(),
+            queue: String::new(),
+            routing_key: routing_key.map(str::to_owned),
+            declare: false,
+            warned: Mutex::default(),
+        };
+        Self { wiring: Arc::new(wiring), ..self }
     }
 
     /// Looks at every broker, at exchange and queue too, and changes nothing.
@@ -606,6 +621,9 @@ fn properties(due: &Due) -> BasicProperties {
     headers.insert("x-quittance-source".into(), AMQPValue::LongString(due.source.as_str().into()));
     let attempt = due.attempts.saturating_add(1);
     headers.insert("x-quittance-attempt".into(), AMQPValue::LongLongInt(attempt.into()));
+    if let Some(by) = &due.asked_by {
+        headers.insert("x-quittance-replay-by".into(), AMQPValue::LongString(by.as_str().into()));
+    }
     if let Some(replay) = &due.replay {
         headers.insert(REPLAY.into(), AMQPValue::LongString(replay.as_str().into()));
     }
@@ -629,7 +647,8 @@ impl Link for Line {
         let identity = identity(&properties);
         self.awaited.entry(identity.clone()).or_default().push(number);
         self.open.insert(number, Open { position: due.position, identity, returned: None });
-        let routing_key = format!("{}.{}", due.event_type, due.source).into();
+        let own = || format!("{}.{}", due.event_type, due.source);
+        let routing_key = self.wiring.routing_key.clone().unwrap_or_else(own).into();
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         self.flying.push(Box::pin(async move {
             let told = match channel.basic_publish(exchange, routing_key, options, &body, properties).await {

@@ -10,6 +10,7 @@ pub mod fields;
 pub mod filter;
 pub mod index;
 pub mod journal;
+pub mod ledger;
 pub mod lock;
 pub mod operate;
 pub mod overlay;
@@ -48,11 +49,12 @@ use committer::{Job, Notification, Registering};
 use filter::Filter;
 use index::Index;
 use journal::Reader;
+use ledger::Ledger;
 use lock::{Lock, LockError};
 use overlay::Preloaded;
 use query::Claimed;
 use record::Expected;
-use sinks::{Oldest, Sinks};
+use sinks::{FEED, Oldest, Sinks};
 use state::{Key, Keys};
 use status::Shared;
 
@@ -133,6 +135,7 @@ struct Live {
     seal: Seal,
     keys: Keys,
     sinks: Arc<Sinks>,
+    ledger: Arc<Ledger>,
     turns: Arc<AtomicU64>,
     terms: Current,
     store_id: [u8; 16],
@@ -366,8 +369,12 @@ impl Store for Embedded {
 
     fn settle(&self, sink: &str, position: Position, how: Settled) {
         let Ok(live) = self.live() else { return };
-        if live.sinks.settle(sink, position, how) {
-            self.0.shared.dead_letters(1);
+        let event = match how {
+            Settled::Dead(_) => live.event_at(position),
+            Settled::Delivered | Settled::Refused(_) | Settled::Released => position,
+        };
+        if live.sinks.settle(sink, position, event, how) {
+            self.0.shared.dead_letter();
         }
     }
 
@@ -383,7 +390,7 @@ impl Store for Embedded {
 
     fn acknowledge(&self, consumer: &str, position: Position) {
         if let Ok(live) = self.live() {
-            live.sinks.acknowledge(&format!("feed:{consumer}"), position);
+            live.sinks.acknowledge(&format!("{FEED}{consumer}"), position);
         }
     }
 
@@ -459,7 +466,7 @@ impl Store for Embedded {
         Figures {
             backlog,
             oldest: age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default(),
-            dead_letters: shared.dead_letters(0),
+            dead_letters: shared.dead_letters(),
             head: shared.head().0,
             chain: shared.chain().to_string(),
             journal_bytes: segments.iter().map(|segment| segment.bytes).sum(),

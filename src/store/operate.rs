@@ -4,9 +4,10 @@
 //! may need it.
 
 use crate::event::status::words;
-use crate::event::{EventId, Status, Verdict};
+use crate::event::{EventId, Position, Status, Verdict};
 
-use super::{Pending, StoreError, Unavailable};
+use super::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection};
+use super::{Due, Pending, StoreError, Unavailable};
 
 /// What an operator can change.
 pub trait Operate: Send + Sync + 'static {
@@ -21,6 +22,80 @@ pub trait Operate: Send + Sync + 'static {
         ruling: Ruling,
         by: ByHand,
     ) -> Pending<'static, Result<Settlement, SettleError>>;
+
+    /// Open dead letters of events that stand above a position, in journal order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the journal cannot be read.
+    fn dead_letters(&self, after: Position, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// The open dead letters of one event: one for each sink that refused it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the journal cannot be read.
+    fn dead_letters_of(&self, event: EventId) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// What a selection finds above `after` and up to `up_to`: at most `limit` events, and no more of the journal than is
+    /// read in a moment.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the journal cannot be read.
+    fn find(&self, selection: &Selection, after: Position, up_to: Position, limit: usize) -> Result<Found, StoreError>;
+
+    /// What a selection finds in all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the journal cannot be read.
+    fn preview(&self, selection: &Selection, up_to: Position) -> Result<Preview, StoreError>;
+
+    /// Events as a sink is handed them, for a replay that carries them itself. Those without a body are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the journal cannot be read.
+    fn handed(&self, events: &[Position], replay: &Replay) -> Result<Vec<Due>, StoreError>;
+
+    /// Writes how far a replay is, together with redeliveries of some events to `sink` (empty: the relay's, and the feed),
+    /// and who asked where that is new. Gives where the redeliveries stand, after the sync.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    fn note_replay(
+        &self,
+        replay: Replay,
+        redeliver: &[Position],
+        sink: &str,
+        asked: Option<ByHand>,
+    ) -> Pending<'static, Result<Vec<Position>, Unavailable>>;
+
+    /// Writes that somebody changed something that is not in the journal otherwise.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    fn audit(&self, what: &str, by: ByHand) -> Pending<'static, Result<(), Unavailable>>;
+
+    /// All replays, oldest first.
+    fn replays(&self) -> Vec<Replay>;
+
+    /// A replay.
+    fn replay(&self, id: &str) -> Option<Replay>;
+
+    /// Those of some positions that a sink has not settled.
+    fn unsettled(&self, sink: &str, positions: &[Position]) -> Vec<Position>;
+
+    /// Where redeliveries of a replay stand that a sink has not settled: what a start finds.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the journal cannot be read.
+    fn outstanding(&self, sink: &str, replay: &str) -> Result<Vec<Position>, StoreError>;
+
+    /// The readers of the feed whose acknowledgement counts.
+    fn consumers(&self) -> Vec<Consumer>;
+
+    /// Forgets a reader of the feed: nothing is kept for it any more. Whether it was known.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    fn forget_consumer(&self, name: &str, by: ByHand) -> Pending<'static, Result<bool, Unavailable>>;
 }
 
 /// Who did something by hand, and why.

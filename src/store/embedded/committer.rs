@@ -18,9 +18,10 @@ use super::decide::{Circumstances, Decision, clock_is_doubtful, decide};
 use super::filter::Filter;
 use super::index::{Batch, Covered, Index};
 use super::journal::{AppendError, Entry, Journal, Prepared as Rewriting, Reader, RewriteError};
+use super::ledger::Ledger;
 use super::overlay::{Look, Overlay, Preloaded};
 use super::record::{Expected, Progress, Record, Stamped};
-use super::sinks::{Sinks, owed};
+use super::sinks::{FORGOTTEN, Sinks, owed};
 use super::state::{self, Key, Keys, Value, View};
 use super::status::Shared;
 use crate::clock::Clock;
@@ -48,8 +49,8 @@ pub enum Job {
     Expectation(Box<Registering>),
     /// End a hold by hand.
     Rule(Box<ToRule>),
-    /// Write records that need no decision; the reply comes after the sync.
-    Append(Vec<Record>, oneshot::Sender<Result<(), Unavailable>>),
+    /// Write records that need no decision; the reply comes after the sync, with the first one's position.
+    Append(Vec<Record>, oneshot::Sender<Result<Position, Unavailable>>),
     /// Tell what stands under these keys now.
     Look(Vec<Key>, SyncSender<Vec<Option<Value>>>),
     /// Put a rewritten segment in its place, forget keys that went with it.
@@ -114,6 +115,8 @@ pub struct Committer {
     pub clock: Arc<dyn Clock>,
     /// How far sinks have come.
     pub sinks: Arc<Sinks>,
+    /// What operators see.
+    pub ledger: Arc<Ledger>,
     /// What others see.
     pub shared: Arc<Shared>,
     /// Wakes whoever waits for events.
@@ -137,6 +140,8 @@ struct Group {
     bytes: usize,
     answers: Vec<Answer>,
     progress: Vec<Record>,
+    /// What operators are shown of it.
+    ledger: Vec<(Position, Record)>,
     /// Records that the sinks are owed.
     events: usize,
     /// Something in it must not take the room kept in reserve.
@@ -226,10 +231,11 @@ impl Committer {
                     // What may use the reserve must not fail with what may not.
                     self.commit(std::mem::take(group));
                 }
+                let first = self.position(group);
                 for record in records {
                     self.enter(record, Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
                 }
-                group.answers.push(Box::new(move |result| sent(reply.send(result))));
+                group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| first)))));
                 if alone {
                     self.commit(std::mem::take(group));
                 }
@@ -321,6 +327,9 @@ impl Committer {
             self.shared.fail(&format!("a record could not be entered: {}", chain_of(&error)));
         }
         group.needs_room |= needs_room(&stamped.record);
+        if matches!(stamped.record, Record::DeadLetter(_) | Record::Redelivery(_) | Record::ReplayJob(_)) {
+            group.ledger.push((position, stamped.record.clone()));
+        }
         let entry =
             Entry { payload: stamped.encode(), raw, raw_hash, event_hash: Digest::of(&event), event, fingerprints };
         group.bytes += entry.payload.len() + entry.raw.len() + entry.event.len();
@@ -397,6 +406,11 @@ impl Committer {
                 if group.needs_room {
                     // What fits into the reserve says nothing about the room beside it.
                     self.shared.recovered();
+                }
+                for (position, record) in group.ledger {
+                    if self.ledger.written(position, &record) {
+                        self.shared.dead_letter_closed();
+                    }
                 }
                 self.sinks.written(group.events);
                 self.head.send_replace(appended.last);
@@ -547,7 +561,7 @@ pub fn pinned_progress(pinned: &Batch) -> Vec<Progress> {
     pinned
         .values()
         .filter_map(|value| match value {
-            Value::Sink(progress) => Some(progress.clone()),
+            Value::Sink(progress) if progress.watermark != FORGOTTEN => Some(progress.clone()),
             _ => None,
         })
         .collect()

@@ -104,13 +104,13 @@ impl Index {
             .map_err(|source| self.failed(source))
     }
 
-    /// The values that are always in memory: those of sinks, dead letters, clock and horizon.
+    /// The values that are always in memory: those of sinks, dead letters, replays, clock and horizon.
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn pinned(&self) -> Result<Batch, IndexError> {
         let mut found = Batch::default();
-        for what in [b'P', b'C', b'H', b'R', b'D', b'L'] {
+        for what in [b'P', b'C', b'H', b'R', b'D', b'J', b'L'] {
             for entry in self.db()?.scan_prefix([what]) {
                 let (key, bytes) = entry.map_err(|source| self.failed(source))?;
                 if let Ok(key) = <[u8; 17]>::try_from(&*key)

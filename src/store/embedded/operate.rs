@@ -1,12 +1,24 @@
-//! What an operator changes: everything goes through the one committer, and waits for the sync.
+//! What an operator changes and looks at before: every write goes through the one committer and waits for the sync.
 
 use tokio::sync::oneshot;
 
 use super::committer::{Job, ToRule};
-use super::{Embedded, send};
-use crate::event::EventId;
+use super::journal::{ReadError, Stored};
+use super::ledger::Ledger;
+use super::query::{item, matches};
+use super::record::{Audit, Progress, Record, Redelivery, ReplayJob, Stamped, Statement};
+use super::sinks::{FEED, FORGOTTEN};
+use super::state::Letter;
+use super::{AMQP, Embedded, Live, send};
+use crate::event::{EventId, Position, rfc3339};
 use crate::store::operate::{ByHand, Operate, Ruling, SettleError, Settlement};
-use crate::store::{Pending, Unavailable};
+use crate::store::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection, Wanted};
+use crate::store::{Due, Pending, StoreError, Unavailable};
+
+/// Heads that one look for a replay reads at most: some tens of milliseconds.
+const LOOK: usize = 100_000;
+/// Events that are shown before anything is done.
+const SAMPLE: usize = 10;
 
 impl Operate for Embedded {
     fn settle_by_hand(
@@ -23,5 +35,320 @@ impl Operate for Embedded {
             let _in_flight = entered?;
             answer.await.unwrap_or(Err(Unavailable::Draining.into()))
         })
+    }
+
+    fn dead_letters(&self, after: Position, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        let live = self.live()?;
+        live.ledger.letters(after, limit).iter().filter_map(|letter| live.letter(letter).transpose()).collect()
+    }
+
+    fn dead_letters_of(&self, event: EventId) -> Result<Vec<DeadLetter>, StoreError> {
+        let live = self.live()?;
+        let letters = live.ledger.letters_of(event.position());
+        let letters = letters.iter().filter_map(|letter| live.letter(letter).transpose());
+        letters.filter(|letter| !matches!(letter, Ok(letter) if letter.id != event)).collect()
+    }
+
+    fn find(&self, selection: &Selection, after: Position, up_to: Position, limit: usize) -> Result<Found, StoreError> {
+        let live = self.live()?;
+        let mut found = Found { looked_up_to: after, ..Found::default() };
+        match selection {
+            Selection::Filter(filter) => {
+                for stored in live.reader.heads(Position(after.0 + 1)).take(LOOK) {
+                    let Some((at, statement)) = told(stored)? else { continue };
+                    if at > up_to {
+                        found.looked_up_to = up_to;
+                        return Ok(found);
+                    }
+                    match statement {
+                        Some(statement) if matches(filter, &statement) => {
+                            if self.take(live, &mut found, at, &statement)? >= limit {
+                                return Ok(found);
+                            }
+                        }
+                        _ => found.looked_up_to = at,
+                    }
+                }
+                if found.looked_up_to == after || found.looked_up_to >= live.reader.head() {
+                    found.looked_up_to = up_to; // nothing more
+                }
+            }
+            Selection::Ids(ids) => {
+                for at in positions(ids).into_iter().filter(|at| *at > after && *at <= up_to) {
+                    if let Some(statement) = live.named(at, ids)?
+                        && self.take(live, &mut found, at, &statement)? >= limit
+                    {
+                        return Ok(found);
+                    }
+                }
+                found.looked_up_to = up_to;
+            }
+            Selection::DeadLetters(ids) => {
+                let wanted = positions(ids);
+                let letters = live.ledger.letters(after, LOOK);
+                for letter in letters.into_iter().filter(|letter| letter.sink == AMQP && letter.event <= up_to) {
+                    if !wanted.is_empty() && wanted.binary_search(&letter.event).is_err() {
+                        found.looked_up_to = letter.event;
+                        continue;
+                    }
+                    if let Some((_, Some(statement))) = live.reader.heads(letter.event).next().map_or(Ok(None), told)?
+                        && self.take(live, &mut found, letter.event, &statement)? >= limit
+                    {
+                        return Ok(found);
+                    }
+                }
+                found.looked_up_to = up_to;
+            }
+        }
+        Ok(found)
+    }
+
+    fn preview(&self, selection: &Selection, up_to: Position) -> Result<Preview, StoreError> {
+        let live = self.live()?;
+        let mut preview = Preview::default();
+        let mut after = Position(0);
+        while after < up_to {
+            let found = self.find(selection, after, up_to, LOOK)?;
+            for at in found.events.iter().take(SAMPLE.saturating_sub(preview.sample.len())) {
+                let stored = live.reader.heads(*at).next();
+                if let Some((_, Some(statement))) = stored.map_or(Ok(None), told)? {
+                    preview.sample.push(item(&statement, None));
+                }
+            }
+            preview.count += found.events.len() as u64;
+            preview.gone += found.gone;
+            after = found.looked_up_to;
+        }
+        if let Selection::Ids(ids) = selection {
+            for id in ids {
+                let at = positions(std::slice::from_ref(id)).pop().unwrap_or_default();
+                preview.missing += u64::from(live.named(at, std::slice::from_ref(id))?.is_none());
+            }
+        }
+        Ok(preview)
+    }
+
+    fn handed(&self, events: &[Position], replay: &Replay) -> Result<Vec<Due>, StoreError> {
+        let live = self.live()?;
+        let mut handed = Vec::with_capacity(events.len());
+        for at in events {
+            if let Some(told) = live.reader.read(*at)?.map(|stored| live.told(stored)).transpose()?.flatten() {
+                let asked_by = live.ledger.replay(&replay.id).and_then(|job| job.asked_by());
+                let due = live.due_of(*at, told, 0);
+                handed.extend(due.map(|due| Due { replay: Some(replay.id.clone()), asked_by, ..due }));
+            }
+        }
+        Ok(handed)
+    }
+
+    fn note_replay(
+        &self,
+        replay: Replay,
+        redeliver: &[Position],
+        sink: &str,
+        asked: Option<ByHand>,
+    ) -> Pending<'static, Result<Vec<Position>, Unavailable>> {
+        let again = |position: &Position| {
+            Record::Redelivery(Redelivery {
+                replay: replay.id.clone(),
+                sink: sink.to_owned(),
+                position: *position,
+                exchange: None,
+                routing_key: None,
+            })
+        };
+        let count = redeliver.len() as u64;
+        let mut records: Vec<Record> = redeliver.iter().map(again).collect();
+        if let Some(by) = asked {
+            records.push(audit(&format!("replay:{}", replay.id), &by));
+        }
+        records.push(Record::ReplayJob(record(replay)));
+        let written = self.append(records);
+        Box::pin(async move {
+            let first = written.await?;
+            Ok((first.0..first.0 + count).map(Position).collect())
+        })
+    }
+
+    fn audit(&self, what: &str, by: ByHand) -> Pending<'static, Result<(), Unavailable>> {
+        let written = self.append(vec![audit(what, &by)]);
+        Box::pin(async move { written.await.map(drop) })
+    }
+
+    fn replays(&self) -> Vec<Replay> {
+        self.live().map(|live| live.ledger.replays().into_iter().map(shown).collect()).unwrap_or_default()
+    }
+
+    fn replay(&self, id: &str) -> Option<Replay> {
+        self.live().ok()?.ledger.replay(id).map(shown)
+    }
+
+    fn unsettled(&self, sink: &str, positions: &[Position]) -> Vec<Position> {
+        self.live().map(|live| live.sinks.unsettled(sink, positions)).unwrap_or_default()
+    }
+
+    fn outstanding(&self, sink: &str, replay: &str) -> Result<Vec<Position>, StoreError> {
+        let live = self.live()?;
+        let mut positions = Vec::new();
+        for stored in live.reader.heads(Position(live.sinks.watermark(sink).0 + 1)) {
+            let stored = match stored {
+                Ok(stored) => stored,
+                Err(ReadError::Damaged { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            match Stamped::decode(&stored.payload).map(|stamped| stamped.record) {
+                Some(Record::Redelivery(again)) if again.replay == replay => positions.push(stored.position),
+                _ => {}
+            }
+        }
+        Ok(live.sinks.unsettled(sink, &positions))
+    }
+
+    fn consumers(&self) -> Vec<Consumer> {
+        let consumers = self.live().map(|live| live.sinks.consumers()).unwrap_or_default();
+        consumers.into_iter().map(|(name, position)| Consumer { name, position }).collect()
+    }
+
+    fn forget_consumer(&self, name: &str, by: ByHand) -> Pending<'static, Result<bool, Unavailable>> {
+        let Ok(live) = self.live() else { return Box::pin(std::future::ready(Err(Unavailable::NotReady))) };
+        // First, so that no progress of it can be written after what ends it.
+        if !live.sinks.forget(name) {
+            return Box::pin(std::future::ready(Ok(false)));
+        }
+        let sink = format!("{FEED}{name}");
+        let audit = audit(&format!("forgotten:{sink}"), &by);
+        let end = Record::Progress(Progress { sink, watermark: FORGOTTEN, beyond: Vec::new() });
+        let written = self.append(vec![audit, end]);
+        Box::pin(async move { written.await.map(|_| true) })
+    }
+}
+
+impl Embedded {
+    /// Writes records; gives the first one's position, after the sync.
+    pub(super) fn append(&self, records: Vec<Record>) -> Pending<'static, Result<Position, Unavailable>> {
+        let (reply, answer) = oneshot::channel();
+        let entered =
+            self.enter().and_then(|(in_flight, _, jobs)| send(jobs, Job::Append(records, reply)).map(|()| in_flight));
+        Box::pin(async move {
+            let _in_flight = entered?;
+            answer.await.unwrap_or(Err(Unavailable::Draining))
+        })
+    }
+
+    /// Takes an event up; gives how many there are.
+    fn take(&self, live: &Live, found: &mut Found, at: Position, statement: &Statement) -> Result<usize, StoreError> {
+        found.looked_up_to = at;
+        if statement.event.is_some() {
+            if self.has_body(live, at)? { found.events.push(at) } else { found.gone += 1 }
+        }
+        Ok(found.events.len())
+    }
+
+    /// Whether there is anything left to send of an event: bodies are retired up to the horizon, but for those that are
+    /// still needed.
+    fn has_body(&self, live: &Live, at: Position) -> Result<bool, StoreError> {
+        if at.0 > self.0.shared.horizon() {
+            return Ok(true);
+        }
+        Ok(live.reader.read(at)?.and_then(|stored| stored.event).is_some_and(|event| !event.is_empty()))
+    }
+}
+
+impl Live {
+    /// The statement at a position if one of the ids names it.
+    fn named(&self, at: Position, ids: &[Wanted]) -> Result<Option<Box<Statement>>, StoreError> {
+        if at.0 == 0 || at > self.reader.head() {
+            return Ok(None);
+        }
+        let Some(stored) = self.reader.read(at)? else { return Ok(None) };
+        let (statement, own) = match Stamped::decode(&stored.payload).map(|stamped| stamped.record) {
+            Some(Record::Notification(statement)) => (statement, true),
+            // Its notification's id is that of the event that it settles.
+            Some(Record::Settlement(statement)) => (statement, false),
+            _ => return Ok(None),
+        };
+        let is_meant = |wanted: &Wanted| match wanted {
+            Wanted::Event(id) => statement.event == Some(*id),
+            Wanted::Notification(id) => own && statement.id == *id && statement.event.is_some(),
+        };
+        Ok(ids.iter().any(is_meant).then_some(statement))
+    }
+
+    fn letter(&self, letter: &Letter) -> Result<Option<DeadLetter>, StoreError> {
+        let head = |at| self.reader.heads(at).next().transpose().map_err(StoreError::from);
+        let (Some(why), Some(event)) = (head(letter.letter)?, head(letter.event)?) else { return Ok(None) };
+        let (Some(why), Some(event)) = (Stamped::decode(&why.payload), Stamped::decode(&event.payload)) else {
+            return Ok(None);
+        };
+        let (Record::DeadLetter(dead), Record::Notification(statement) | Record::Settlement(statement)) =
+            (why.record, event.record)
+        else {
+            return Ok(None);
+        };
+        let Some(id) = statement.event else { return Ok(None) };
+        Ok(Some(DeadLetter {
+            id,
+            sink: dead.sink,
+            at: rfc3339(why.committed_at),
+            attempts: dead.attempts,
+            reason: dead.reason,
+            source: statement.source.clone(),
+            event_type: format!("{}.{}", statement.kind, statement.status),
+            order_id: statement.order.clone(),
+            notification_id: statement.id,
+            position: letter.event,
+        }))
+    }
+}
+
+impl Ledger {
+    /// Whether what stands at a position must keep its body for a sink that may yet be sent it.
+    pub fn needs(&self, event: Position) -> bool {
+        !self.letters_of(event).is_empty()
+    }
+}
+
+/// A statement and where it stands; `Some((_, None))` for another record, `None` for one that is damaged.
+#[expect(clippy::type_complexity, reason = "two kinds of nothing")]
+fn told(stored: Result<Stored, ReadError>) -> Result<Option<(Position, Option<Box<Statement>>)>, StoreError> {
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(ReadError::Damaged { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let statement = match Stamped::decode(&stored.payload).map(|stamped| stamped.record) {
+        Some(Record::Notification(statement) | Record::Settlement(statement)) => Some(statement),
+        _ => None,
+    };
+    Ok(Some((stored.position, statement)))
+}
+
+/// Where the records of some ids stand, in order, each once.
+fn positions(ids: &[Wanted]) -> Vec<Position> {
+    let position = |wanted: &Wanted| match wanted {
+        Wanted::Event(id) => id.position(),
+        Wanted::Notification(id) => id.position(),
+    };
+    let mut positions: Vec<Position> = ids.iter().map(position).collect();
+    positions.sort_unstable();
+    positions.dedup();
+    positions
+}
+
+fn audit(what: &str, by: &ByHand) -> Record {
+    Record::Audit(Audit { what: what.to_owned(), who: by.who().to_owned(), reason: by.reason().to_owned() })
+}
+
+fn shown(job: ReplayJob) -> Replay {
+    Replay { id: job.replay, request: job.request, up_to: job.up_to, count: job.count, ended: job.ended }
+}
+
+fn record(replay: Replay) -> ReplayJob {
+    ReplayJob {
+        replay: replay.id,
+        request: replay.request,
+        up_to: replay.up_to,
+        count: replay.count,
+        ended: replay.ended,
     }
 }

@@ -18,7 +18,7 @@ pub struct Overlay {
     current: Batch,
     flushing: Option<Arc<Batch>>,
     recent: Option<Arc<Batch>>,
-    /// Sinks, dead letters, the clock, the horizon: a handful that is always in memory.
+    /// Sinks, dead letters, replays, the clock, the horizon: a handful that is always in memory.
     pinned: Batch,
     /// What this group read from the index: entering a record must find what deciding it found.
     memo: HashMap<Key, Option<Value>, BuildHasherDefault<KeyHasher>>,
@@ -52,7 +52,7 @@ pub struct Look<'a> {
 
 /// Whether a key's value is always in memory.
 pub fn is_pinned(key: &Key) -> bool {
-    matches!(key.what(), b'P' | b'C' | b'H' | b'R' | b'D' | b'L')
+    matches!(key.what(), b'P' | b'C' | b'H' | b'R' | b'D' | b'J' | b'L')
 }
 
 impl Overlay {

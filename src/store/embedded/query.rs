@@ -33,10 +33,12 @@ impl From<ReadError> for StoreError {
 }
 
 /// A record that carries an event, or points to one.
-struct Told {
-    statement: Box<Statement>,
-    event: Bytes,
+pub(super) struct Told {
+    pub(super) statement: Box<Statement>,
+    pub(super) event: Bytes,
     replay: Option<String>,
+    /// Whether the feed's readers are told.
+    in_feed: bool,
 }
 
 /// What a claim holds.
@@ -63,16 +65,17 @@ impl Live {
         }
     }
 
-    fn told(&self, stored: Stored) -> Result<Option<Told>, StoreError> {
+    pub(super) fn told(&self, stored: Stored) -> Result<Option<Told>, StoreError> {
         let Some(stamped) = Stamped::decode(&stored.payload) else { return Ok(None) };
         match stamped.record {
             Record::Notification(statement) | Record::Settlement(statement) => {
                 let event = stored.event.filter(|event| !event.is_empty());
-                Ok(event.map(|event| Told { statement, event, replay: None }))
+                Ok(event.map(|event| Told { statement, event, replay: None, in_feed: true }))
             }
             Record::Redelivery(again) if again.position < stored.position => {
                 let told = self.reader.read(again.position)?.map(|stored| self.told(stored)).transpose()?.flatten();
-                Ok(told.map(|told| Told { replay: Some(again.replay), ..told }))
+                let in_feed = again.is_in_feed();
+                Ok(told.map(|told| Told { replay: Some(again.replay), in_feed, ..told }))
             }
             _ => Ok(None),
         }
@@ -88,7 +91,7 @@ impl Live {
                 Err(error) => return Err(error.into()),
             };
             let position = stored.position;
-            if let Some(told) = self.told(stored)? {
+            if let Some(told) = self.told(stored)?.filter(|told| told.in_feed) {
                 entries.push(FeedEntry { position, replay: told.replay, event: told.event });
             }
             if entries.len() >= limit {
@@ -126,7 +129,7 @@ impl Live {
         if due.is_err() {
             // Nobody hears of these claims, so nobody would ever end them.
             for (position, _) in claimed {
-                self.sinks.settle(sink, position, Settled::Released);
+                self.sinks.settle(sink, position, position, Settled::Released);
             }
         }
         due
@@ -149,17 +152,34 @@ impl Live {
             Err(StoreError::Damaged(_)) => return lost("the record that it repeats is damaged"),
             Err(error) => return Err(error),
         };
-        let Some(event) = told.statement.event else { return lost("its record names no event") };
-        Ok(Claimed::Due(Due {
+        self.due_of(position, told, attempts)
+            .map_or_else(|| lost("its record names no event"), |due| Ok(Claimed::Due(due)))
+    }
+
+    /// What a sink is handed of an event that is claimed at a position.
+    pub(super) fn due_of(&self, position: Position, told: Told, attempts: u32) -> Option<Due> {
+        let asked_by =
+            told.replay.as_ref().and_then(|replay| self.ledger.replay(replay)).and_then(|job| job.asked_by());
+        Some(Due {
             position,
             source: told.statement.source.clone(),
-            event,
+            event: told.statement.event?,
             event_type: format!("{}.{}", told.statement.kind, told.statement.status),
             received_at: told.statement.received_at,
             replay: told.replay,
+            asked_by,
             attempts,
             body: told.event,
-        }))
+        })
+    }
+
+    /// The record of the event that is claimed at a position: another one's where that is a redelivery.
+    pub fn event_at(&self, position: Position) -> Position {
+        let stored = self.reader.read(position).ok().flatten();
+        match stored.and_then(|stored| Stamped::decode(&stored.payload)).map(|stamped| stamped.record) {
+            Some(Record::Redelivery(again)) => again.position,
+            _ => position,
+        }
     }
 
     /// When the oldest event arrived that a sink has not settled, as far as a look at the next records finds it.
@@ -302,7 +322,7 @@ impl Live {
     }
 }
 
-fn matches(filter: &Filter, statement: &Statement) -> bool {
+pub(super) fn matches(filter: &Filter, statement: &Statement) -> bool {
     filter.source.as_ref().is_none_or(|source| *source == statement.source)
         && filter.order.as_ref().is_none_or(|order| statement.order.as_ref() == Some(order))
         && filter.outcome.is_none_or(|outcome| outcome == statement.outcome)
@@ -312,7 +332,7 @@ fn matches(filter: &Filter, statement: &Statement) -> bool {
         && filter.until.is_none_or(|until| statement.received_at < until)
 }
 
-fn item(statement: &Statement, seen: Option<Value>) -> Item {
+pub(super) fn item(statement: &Statement, seen: Option<Value>) -> Item {
     let (times_seen, last_seen) = match seen {
         Some(Value::Seen(seen)) if seen.original.id == statement.id => (seen.times_seen, time(seen.last_seen)),
         _ => (1, statement.received_at),

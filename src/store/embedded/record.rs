@@ -90,7 +90,7 @@ pub struct Progress {
 pub struct DeadLetter {
     /// The sink.
     pub sink: String,
-    /// The event's record.
+    /// The event's own record, also where it was refused when it was sent again.
     pub position: Position,
     /// After how many attempts.
     pub attempts: u32,
@@ -122,8 +122,45 @@ pub struct ReplayJob {
     pub request: String,
     /// Redelivered up to and including.
     pub up_to: Position,
-    /// It ended.
-    pub ended: bool,
+    /// Redeliveries written so far.
+    pub count: u64,
+    /// How it ended; `None` while it runs.
+    pub ended: Option<String>,
+}
+
+impl ReplayJob {
+    /// What is known of it once this came: only the first record of a job says what was asked for.
+    pub fn after(&self, known: Option<&Self>) -> Self {
+        let mut job = self.clone();
+        if let Some(known) = known.filter(|_| job.request.is_empty()) {
+            job.request.clone_from(&known.request);
+        }
+        job
+    }
+}
+
+impl ReplayJob {
+    /// Who asked, as the request says.
+    pub fn asked_by(&self) -> Option<String> {
+        let request: serde_json::Value = serde_json::from_str(&self.request).ok()?;
+        Some(request.get("asked_by")?.as_str()?.to_owned())
+    }
+}
+
+impl Redelivery {
+    /// The sink that is owed it: none where it went elsewhere.
+    pub fn goes_to(&self) -> Option<&str> {
+        match self.exchange {
+            Some(_) => None,
+            None if self.sink.is_empty() => Some(super::AMQP),
+            None => Some(&self.sink),
+        }
+    }
+
+    /// Whether the feed shows it: what is meant for one sink alone is no business of its readers.
+    pub fn is_in_feed(&self) -> bool {
+        self.sink.is_empty() && self.exchange.is_none()
+    }
 }
 
 /// A sink began at a position.
@@ -185,7 +222,8 @@ impl Stamped {
             }
             Record::ReplayJob(job) => {
                 out.put_text(tag::REPLAY, Some(&job.replay)).put_text(tag::REQUEST, Some(&job.request));
-                out.put_number(tag::POSITION, job.up_to.0).put_number(tag::ENDED, job.ended.into());
+                out.put_number(tag::POSITION, job.up_to.0).put_number(tag::COUNT, job.count);
+                out.put_text(tag::ENDED, job.ended.as_deref());
                 7
             }
             Record::SinkStart(start) => {
@@ -244,7 +282,8 @@ impl Stamped {
                 replay: text(tag::REPLAY)?,
                 request: text(tag::REQUEST)?,
                 up_to: position,
-                ended: fields.number(tag::ENDED) != 0,
+                count: fields.number(tag::COUNT),
+                ended: text(tag::ENDED),
             }),
             8 => Record::SinkStart(SinkStart { sink: text(tag::SINK)?, after: position }),
             9 => Record::Audit(Audit { what: text(tag::WHAT)?, who: text(tag::WHO)?, reason: text(tag::REASON)? }),
@@ -322,5 +361,6 @@ pub(super) mod tag {
     pub const BEYOND: u8 = 34;        pub const ATTEMPTS: u8 = 35;      pub const REASON: u8 = 36;
     pub const REPLAY: u8 = 37;        pub const EXCHANGE: u8 = 38;      pub const ROUTING_KEY: u8 = 39;
     pub const REQUEST: u8 = 40;       pub const ENDED: u8 = 41;         pub const WHAT: u8 = 42;
-    pub const WHO: u8 = 43;           pub const DOUBTFUL: u8 = 44;        pub const TIMELINE: u8 = 46;
+    pub const WHO: u8 = 43;           pub const DOUBTFUL: u8 = 44;        pub const COUNT: u8 = 45;
+    pub const TIMELINE: u8 = 46;
 }

@@ -3,7 +3,7 @@
 //! Never while the clock is in doubt. Parts stay while anything unsettled needs them; keys of what was told stay for
 //! ever, since the providers sign no time and the key is the replay defence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -39,16 +39,19 @@ struct Terms {
     keys_before: u64,
     /// Everything up to here is settled at every sink.
     settled: Position,
+    /// What is on its way again.
+    again: HashSet<Position>,
 }
 
 fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
     let now = millis(inner.options.clock.now());
     let retention = inner.terms.now().retention;
     let span = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let terms = Terms {
+    let mut terms = Terms {
         bodies_before: now.saturating_sub(span(retention.bodies)),
         keys_before: now.saturating_sub(span(retention.keys)),
         settled: live.sinks.settled_by_all().unwrap_or(Position(u64::MAX)),
+        again: HashSet::new(),
     };
     let segments: Vec<SegmentInfo> = live.reader.segments().into_iter().filter(|segment| segment.sealed).collect();
     // What is judged by the index must be in it, and so must everything about it.
@@ -64,10 +67,23 @@ fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
         if done.get(&segment.first).is_some_and(|at| now.saturating_sub(*at) < 86_400_000) {
             continue;
         }
+        if terms.again.is_empty() && segment.first <= terms.settled {
+            terms.again = redelivered(live, terms.settled);
+        }
         if rewrite(inner, live, &segment, &terms) {
             done.insert(segment.first, now);
         }
     }
+}
+
+/// Events whose redelivery stands above a position.
+fn redelivered(live: &Live, above: Position) -> HashSet<Position> {
+    let heads = live.reader.heads(Position(above.0.saturating_add(1))).flatten();
+    let again = heads.filter_map(|stored| match Stamped::decode(&stored.payload)?.record {
+        Record::Redelivery(again) => Some(again.position),
+        _ => None,
+    });
+    again.collect()
 }
 
 /// Whether a segment's newest record is older than a time.
@@ -101,7 +117,7 @@ fn rewrite(inner: &Inner, live: &Live, segment: &SegmentInfo, terms: &Terms) -> 
     if let Some(up_to) = parts_up_to.filter(|up_to| up_to.0 > inner.shared.horizon()) {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let sent = jobs.send(Job::Append(vec![Record::Horizon(up_to)], reply));
-        if sent.is_err() || !matches!(answer.blocking_recv(), Ok(Ok(()))) {
+        if sent.is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
             return false;
         }
         inner.shared.set_horizon(up_to);
@@ -122,7 +138,10 @@ fn judge(live: &Live, stored: &Stored, terms: &Terms) -> (Keep, Option<Key>) {
     let old = at < terms.keys_before;
     match &stamped.record {
         Record::Notification(statement) | Record::Settlement(statement) => {
-            let needed = stored.position > terms.settled || is_held(live, statement);
+            let needed = stored.position > terms.settled
+                || is_held(live, statement)
+                || terms.again.contains(&stored.position)
+                || live.ledger.needs(stored.position);
             if needed || at >= terms.bodies_before {
                 (Keep::Whole, None)
             } else if old && !was_told(live, statement) {

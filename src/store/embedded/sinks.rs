@@ -19,6 +19,11 @@ const BEYOND: usize = 1 << 18;
 /// An order of a source, as far as order matters: a hash.
 pub type OrderKey = Digest;
 
+/// What stands before the name of a reader of the feed.
+pub const FEED: &str = "feed:";
+/// Where a reader of the feed stands that was forgotten: nothing is owed to it.
+pub const FORGOTTEN: Position = Position(u64::MAX);
+
 /// All sinks.
 #[derive(Debug)]
 pub struct Sinks {
@@ -164,6 +169,29 @@ impl Sinks {
         self.lock().iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, sink)| sink.watermark()).min()
     }
 
+    /// Those of some positions that a sink has not settled.
+    pub fn unsettled(&self, name: &str, positions: &[Position]) -> Vec<Position> {
+        let sinks = self.lock();
+        let Some(sink) = sinks.get(name) else { return Vec::new() };
+        let watermark = sink.watermark();
+        let open = |position: &&Position| **position > watermark && !sink.beyond.contains(position);
+        positions.iter().filter(open).copied().collect()
+    }
+
+    /// The readers of the feed, and what each has.
+    pub fn consumers(&self) -> Vec<(String, Position)> {
+        let sinks = self.lock();
+        let consumer = |(name, sink): (&String, &Sink)| {
+            Some((name.strip_prefix(FEED)?.to_owned(), Position(sink.cursor.0.saturating_sub(1))))
+        };
+        sinks.iter().filter_map(consumer).collect()
+    }
+
+    /// Forgets a reader of the feed. Whether it was known.
+    pub fn forget(&self, name: &str) -> bool {
+        self.lock().remove(&format!("{FEED}{name}")).is_some()
+    }
+
     /// The sinks that have settled a position.
     pub fn settled_by(&self, position: Position) -> Vec<String> {
         let sinks = self.lock();
@@ -230,8 +258,9 @@ impl Sinks {
         Ok(claimed)
     }
 
-    /// Ends a claim. Whether it became a dead letter.
-    pub fn settle(&self, name: &str, position: Position, how: Settled) -> bool {
+    /// Ends a claim; `event` is the record of the event itself, where `position` is that of a redelivery. Whether it
+    /// became a dead letter.
+    pub fn settle(&self, name: &str, position: Position, event: Position, how: Settled) -> bool {
         let mut sinks = self.lock();
         let Some(sink) = sinks.get_mut(name) else { return false };
         let Some(order) = sink.claimed.remove(&position) else { return false };
@@ -251,7 +280,7 @@ impl Sinks {
                 sink.beyond.insert(position);
                 let attempts = sink.attempts.remove(&position).unwrap_or(0) + 1;
                 // In the same group as the progress that calls it settled: neither is ever there without the other.
-                let letter = DeadLetter { sink: name.to_owned(), position, attempts, reason };
+                let letter = DeadLetter { sink: name.to_owned(), position: event, attempts, reason };
                 sink.news.push(Record::DeadLetter(letter));
                 sink.owed -= 1;
                 true
@@ -329,7 +358,7 @@ pub fn owed(record: &Record) -> Option<Option<OrderKey>> {
             let source = s.source.as_str().as_bytes();
             Some(s.order.as_ref().map(|order| Digest::of_parts([Some(source), Some(order.as_str().as_bytes())])))
         }
-        Record::Redelivery(_) => Some(None),
+        Record::Redelivery(again) => again.goes_to().map(|_| None),
         _ => None,
     }
 }
@@ -380,9 +409,9 @@ mod tests {
             Ok::<_, ()>((found.into_iter().collect(), Position(2)))
         };
         assert_eq!(sinks.claim("amqp", 1, one), Ok(vec![(Position(1), 0)]));
-        sinks.settle("amqp", Position(1), Settled::Refused("no".into()));
+        sinks.settle("amqp", Position(1), Position(1), Settled::Refused("no".into()));
         assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Ok(vec![(Position(1), 1)]));
-        sinks.settle("amqp", Position(1), Settled::Delivered);
+        sinks.settle("amqp", Position(1), Position(1), Settled::Delivered);
         assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Err("disk"));
     }
 

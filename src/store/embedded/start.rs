@@ -16,6 +16,7 @@ use super::committer::{Committer, Job, chain_of, index_thread, pinned_progress};
 use super::filter::Filter;
 use super::index::{Batch, Covered, Index};
 use super::journal::{Journal, Options as JournalOptions, ReadError, Reader, disk};
+use super::ledger::Ledger;
 use super::overlay::Overlay;
 use super::rebuild::{RebuildError, bring_up};
 use super::record::{Audit, Progress, Record, Stamped};
@@ -62,6 +63,7 @@ fn run(inner: &Arc<Inner>) {
         seal,
         keys,
         sinks: Arc::new(Sinks::for_segments(inner.options.segment_bytes)),
+        ledger: Arc::new(Ledger::default()),
         turns: Arc::new(AtomicU64::new(0)),
         terms: inner.terms.clone(),
         store_id: journal.store_id(),
@@ -73,9 +75,8 @@ fn run(inner: &Arc<Inner>) {
     enlist(inner, live, &reader, covered.as_ref());
     let Some(pinned) = complete(inner, live, &reader, covered) else { return };
     pinned_progress(&pinned).into_iter().for_each(|progress| live.sinks.restore(progress));
-    if let Some(Value::DeadLetters(count)) = pinned.get(&keys.dead_letters()) {
-        inner.shared.dead_letters(*count);
-    }
+    live.ledger.restore(&pinned);
+    inner.shared.dead_letters_found(live.ledger.open_letters());
     if let Some(Value::Horizon(position)) = pinned.get(&keys.horizon()) {
         inner.shared.set_horizon(*position);
     }
@@ -93,6 +94,7 @@ fn run(inner: &Arc<Inner>) {
         keys,
         clock: Arc::clone(&inner.options.clock),
         sinks: Arc::clone(&live.sinks),
+        ledger: Arc::clone(&live.ledger),
         shared: Arc::clone(&inner.shared),
         head: inner.head.clone(),
         hand_over,
@@ -111,7 +113,7 @@ fn run(inner: &Arc<Inner>) {
     });
     spawn(inner, "store-commit", move || committer.run(&queue));
     while let Some(answer) = noted.take() {
-        let written = matches!(answer.blocking_recv(), Ok(Ok(())));
+        let written = matches!(answer.blocking_recv(), Ok(Ok(_)));
         if written || inner.shared.is_draining() || inner.shared.has_failed() {
             break;
         }
@@ -267,7 +269,7 @@ fn follow_consumers(inner: &Inner) {
 fn note_circumstances(
     inner: &Inner,
     jobs: &mpsc::SyncSender<Job>,
-) -> Option<oneshot::Receiver<Result<(), Unavailable>>> {
+) -> Option<oneshot::Receiver<Result<Position, Unavailable>>> {
     let audit = |what: &str, reason: &str| {
         Record::Audit(Audit { what: what.to_owned(), who: "serve".to_owned(), reason: reason.to_owned() })
     };

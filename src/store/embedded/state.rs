@@ -9,7 +9,7 @@ use super::record::{Expected, Record, Stamped, Statement, millis};
 use crate::event::{AccountName, Digest, EventId, Kind, OrderId, Position, SourceName, Status};
 use crate::provider::SignedString;
 use crate::store::{KeptOutcome, Timeline};
-pub use value::{Bound, Ended, Expectation, Lane, Order, Seen, Session, SignedOnce, Summary, Told, Value};
+pub use value::{Bound, Ended, Expectation, Lane, Letter, Order, Seen, Session, SignedOnce, Summary, Told, Value};
 
 /// A key of the index: one byte that says of what, and 16 bytes of a SHA-256 salted with the store's id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -109,9 +109,13 @@ impl Keys {
     pub fn clock(&self) -> Key {
         self.key(b'C', &[])
     }
-    /// How many events the sinks refused for good.
-    pub fn dead_letters(&self) -> Key {
-        self.key(b'D', &[])
+    /// An event that a sink refused for good.
+    pub fn dead_letter(&self, sink: &str, event: Position) -> Key {
+        self.key(b'D', &[sink.as_bytes(), &event.0.to_le_bytes()])
+    }
+    /// A replay.
+    pub fn replay(&self, id: &str) -> Key {
+        self.key(b'J', &[id.as_bytes()])
     }
     /// Up to where parts are gone.
     pub fn horizon(&self) -> Key {
@@ -194,14 +198,29 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
                 super::record::Progress { sink: start.sink.clone(), watermark: start.after, beyond: Vec::new() };
             view.put(keys.sink(&start.sink), Value::Sink(progress));
         }
-        Record::DeadLetter(_) => {
-            let before = match view.get(&keys.dead_letters()) {
-                Some(Value::DeadLetters(count)) => count,
-                _ => 0,
-            };
-            view.put(keys.dead_letters(), Value::DeadLetters(before + 1));
+        Record::DeadLetter(dead) => {
+            let letter = Letter { sink: dead.sink.clone(), event: dead.position, letter: position, open: true };
+            view.put(keys.dead_letter(&dead.sink, dead.position), Value::DeadLetter(letter));
         }
-        Record::Redelivery(_) | Record::ReplayJob(_) | Record::Audit(_) | Record::Heartbeat => {}
+        Record::Redelivery(again) => {
+            // It is on its way again: what becomes of it now is told anew.
+            let key = again.goes_to().map(|sink| keys.dead_letter(sink, again.position));
+            if let Some(key) = key
+                && let Some(Value::DeadLetter(letter)) = view.get(&key)
+                && letter.open
+            {
+                view.put(key, Value::DeadLetter(Letter { open: false, ..letter }));
+            }
+        }
+        Record::ReplayJob(job) => {
+            let key = keys.replay(&job.replay);
+            let job = match view.get(&key) {
+                Some(Value::Replay(known)) => job.after(Some(&known)),
+                _ => job.clone(),
+            };
+            view.put(key, Value::Replay(job));
+        }
+        Record::Audit(_) | Record::Heartbeat => {}
         Record::Timeline(id) => enter_timeline(view, keys, position, *id),
         Record::Horizon(horizon) => view.put(keys.horizon(), Value::Horizon(*horizon)),
     }

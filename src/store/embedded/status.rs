@@ -180,9 +180,22 @@ impl Shared {
     pub fn restored(&self) -> bool {
         self.restored.load(Ordering::Acquire)
     }
-    /// Counts `more` events that a sink refused for good; returns how many there are.
-    pub fn dead_letters(&self, more: u64) -> u64 {
-        self.dead_letters.fetch_add(more, Ordering::AcqRel) + more
+    /// How many dead letters are open.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Acquire)
+    }
+    /// A start found so many dead letters open.
+    pub fn dead_letters_found(&self, count: u64) {
+        self.dead_letters.fetch_add(count, Ordering::AcqRel);
+    }
+    /// A sink refused an event for good.
+    pub fn dead_letter(&self) {
+        self.dead_letters.fetch_add(1, Ordering::AcqRel);
+    }
+    /// A dead letter is on its way again.
+    pub fn dead_letter_closed(&self) {
+        let less = |count: u64| Some(count.saturating_sub(1));
+        let _ = self.dead_letters.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
     /// Notes how many events the slowest consumer of the feed has not acknowledged, and up to where it has.
     pub fn set_feed_backlog(&self, events: u64, acknowledged: Position) {

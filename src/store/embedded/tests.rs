@@ -20,12 +20,8 @@ use crate::clock::{Clock, Manual};
 use crate::config::{Retention, SinkStart};
 use crate::event::{EventId, Position, Verdict};
 use crate::store::conformance::{self, Said, Subject, expectation, suite};
-<<<<<<< HEAD
-use crate::store::{Outcome, Readiness, Settled, Store, Terms};
-=======
 use crate::store::operate::{Operate as _, Ruling};
-use crate::store::{Outcome, Readiness, Settled, Store};
->>>>>>> a68e832 (A hold is settled by hand)
+use crate::store::{Outcome, Readiness, Settled, Store, Terms};
 
 const START_MS: i64 = 1_795_162_530_123;
 

@@ -189,7 +189,10 @@ impl Statement {
             key: fields.number(tag::KEY) as u16,
             sequence: fields.number(tag::SEQUENCE),
             settles: fields.array(tag::SETTLES).map(EventId::from_bytes),
-            by_hand: fields.text(tag::WHO).zip(fields.text(tag::REASON)).map(|(who, why)| Box::new(ByHand::kept(who, why))),
+            by_hand: fields
+                .text(tag::WHO)
+                .zip(fields.text(tag::REASON))
+                .map(|(who, why)| Box::new(ByHand::kept(who, why))),
         })
     }
 }

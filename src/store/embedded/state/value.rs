@@ -1,7 +1,7 @@
 //! The values of the index and how they are written.
 
 use super::super::fields::{Fields, Writer, little_endian};
-use super::super::record::{Progress, Statement, put_money, read_money};
+use super::super::record::{Progress, ReplayJob, Statement, put_money, read_money};
 use super::short;
 use crate::event::{EventId, Kind, Money, NotificationId, Position, SourceName, Status, Verdict};
 use crate::store::{Committed, Outcome, Timeline};
@@ -31,8 +31,10 @@ pub enum Value {
     Restored(bool),
     /// The histories that cursors may come from, oldest first.
     Timelines(Vec<Timeline>),
-    /// How many events the sinks refused for good.
-    DeadLetters(u64),
+    /// An event that a sink refused for good.
+    DeadLetter(Letter),
+    /// A replay.
+    Replay(ReplayJob),
 }
 
 /// The notifications of one idempotency key.
@@ -89,6 +91,19 @@ pub struct SignedOnce {
 pub struct Told {
     /// By this event.
     pub event: EventId,
+}
+
+/// An event that a sink refused for good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Letter {
+    /// The sink.
+    pub sink: String,
+    /// The event's record.
+    pub event: Position,
+    /// The record that says why.
+    pub letter: Position,
+    /// Nobody has sent it again since.
+    pub open: bool,
 }
 
 /// A hold that was ended.
@@ -374,8 +389,16 @@ impl Value {
             Self::Restored(restored) => {
                 out.put_number(1, (*restored).into());
             }
-            Self::Clock(number) | Self::DeadLetters(number) => {
+            Self::Clock(number) => {
                 out.put_number(1, *number);
+            }
+            Self::DeadLetter(letter) => {
+                out.put_text(1, Some(&letter.sink)).put_number(2, letter.event.0).put_number(3, letter.letter.0);
+                out.put_number(4, letter.open.into());
+            }
+            Self::Replay(job) => {
+                out.put_text(1, Some(&job.replay)).put_text(2, Some(&job.request)).put_number(3, job.up_to.0);
+                out.put_number(4, job.count).put_text(5, job.ended.as_deref());
             }
         }
         out.finish()
@@ -420,7 +443,19 @@ impl Value {
             b'R' => Self::Restored(fields.number(1) != 0),
             b'H' => Self::Horizon(position(1)),
             b'C' => Self::Clock(fields.number(1)),
-            b'D' => Self::DeadLetters(fields.number(1)),
+            b'D' => Self::DeadLetter(Letter {
+                sink: fields.text(1)?.to_owned(),
+                event: position(2),
+                letter: position(3),
+                open: fields.number(4) != 0,
+            }),
+            b'J' => Self::Replay(ReplayJob {
+                replay: fields.text(1)?.to_owned(),
+                request: fields.text(2)?.to_owned(),
+                up_to: position(3),
+                count: fields.number(4),
+                ended: fields.text(5).map(str::to_owned),
+            }),
             _ => return None,
         })
     }
@@ -533,10 +568,17 @@ mod tests {
             Value::Clock(1_795_162_530_123),
             Value::Horizon(Position(4)),
             Value::Restored(true),
-            Value::DeadLetters(3),
+            Value::DeadLetter(Letter { sink: "amqp".into(), event: Position(1), letter: Position(4), open: true }),
+            Value::Replay(ReplayJob {
+                replay: "r".into(),
+                request: "{}".into(),
+                up_to: Position(9),
+                count: 3,
+                ended: Some("done".into()),
+            }),
             Value::Timelines(vec![Timeline { id: [4; 16], until: Position(5) }]),
         ];
-        for (value, what) in values.into_iter().zip(*b"ISTOGXPCHRDL") {
+        for (value, what) in values.into_iter().zip(*b"ISTOGXPCHRDJL") {
             assert_eq!(Value::decode(what, &value.encode()), Some(value));
         }
     }

@@ -1,0 +1,100 @@
+//! The words of replays and dead letters: what to send again, what is written of it, what an operator is shown.
+
+use crate::event::{EventId, NotificationId, OrderId, Position, SourceName};
+
+use super::{Filter, Item};
+
+/// Which events are to be sent again.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// Those that fit.
+    Filter(Filter),
+    /// These: a notification's id stands for its event.
+    Ids(Vec<Wanted>),
+    /// Those that a sink refused for good: all, or these.
+    DeadLetters(Vec<Wanted>),
+}
+
+/// An event by its own id or by its notification's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Its own.
+    Event(EventId),
+    /// Its notification's.
+    Notification(NotificationId),
+}
+
+/// A part of what a selection finds, in journal order.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Where the events stand.
+    pub events: Vec<Position>,
+    /// The last position that was looked at.
+    pub looked_up_to: Position,
+    /// Events that fit, but whose bodies were retired: nothing is left to send.
+    pub gone: u64,
+}
+
+/// A replay, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Its id.
+    pub id: String,
+    /// Who asked, and for what: JSON of whoever runs it.
+    pub request: String,
+    /// Done with every event up to and including.
+    pub up_to: Position,
+    /// Events written so far.
+    pub count: u64,
+    /// How it ended; `None` while it runs.
+    pub ended: Option<String>,
+}
+
+/// An event that a sink refused for good.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DeadLetter {
+    /// The event's id.
+    pub id: EventId,
+    /// The sink.
+    pub sink: String,
+    /// When it was given up, RFC 3339.
+    pub at: String,
+    /// After how many attempts.
+    pub attempts: u32,
+    /// The sink's words.
+    pub reason: String,
+    /// The event's source.
+    pub source: SourceName,
+    /// `<kind>.<status>`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// Its order.
+    pub order_id: Option<OrderId>,
+    /// Its notification.
+    pub notification_id: NotificationId,
+    /// Where the event stands; for the next page.
+    #[serde(skip)]
+    pub position: Position,
+}
+
+/// A named reader of the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its name.
+    pub name: String,
+    /// It has everything up to and including.
+    pub position: Position,
+}
+
+/// What a selection finds, for a look before anything is done.
+#[derive(Clone, Debug, Default)]
+pub struct Preview {
+    /// How many.
+    pub count: u64,
+    /// How many more have no body any more.
+    pub gone: u64,
+    /// How many of the ids name no event.
+    pub missing: u64,
+    /// The first of them.
+    pub sample: Vec<Item>,
+}
