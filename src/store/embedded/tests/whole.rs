@@ -121,6 +121,58 @@ fn nothing_is_told_of_a_group_before_its_sync() {
     store.close();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stood_before_an_idle_moment_is_no_torn_tail() {
+    let mut folder = Folder::new();
+    let store = folder.start();
+    pay(&store, &folder.clock, 0..2).await;
+    // Without a clean stop: the mark is written when nothing comes for a while.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    folder.kill();
+    store.close();
+    drop(store);
+    let segment = folder.at.join("journal").join(format!("{:020}.journal", 1));
+    let mut bytes = std::fs::read(&segment).expect("reads");
+    let at = memchr::memmem::rfind(&bytes, b"S1").expect("the last record's event");
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).expect("writes");
+    let store = folder.start();
+    assert_eq!(store.figures().damage, 1, "what was acknowledged is not cut off without a word");
+    store.close();
+}
+
+#[test]
+fn what_the_index_lacks_is_bounded() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let _inside = runtime.enter();
+    let folder = Folder::new();
+    let mut options = folder.options();
+    options.terms.index_lag = 0;
+    let store = folder.start_with(options);
+    let at = folder.clock.now();
+    let head = store.head();
+    let before = store.figures().head;
+    // Who looks at the head holds the committer up before it hands anything to the index.
+    let held = head.borrow();
+    let first = store.commit(Said::paid("A", "1").verified(at));
+    for tries in 0.. {
+        assert!(tries < 1000, "the first is not written");
+        if store.figures().head > before {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // One that was taken would wait for as long as the head is looked at.
+    let second = store.commit(Said::paid("B", "2").verified(at));
+    let second = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), second).await });
+    drop(held);
+    assert_eq!(second.ok(), Some(Err(Unavailable::Overloaded)));
+    assert!(runtime.block_on(first).is_ok());
+    runtime.block_on(conformance::until("the index has caught up", || store.figures().index_lag == 0));
+    assert!(runtime.block_on(store.commit(Said::paid("B", "2").verified(at))).is_ok(), "and it goes on");
+    store.close();
+}
+
 #[test]
 fn a_start_refuses_a_record_that_a_newer_version_wrote() {
     let folder = Folder::new();
