@@ -1,6 +1,7 @@
 //! The one place that knows all the others: opens the store and binds every socket first, starts second, and stops in
 //! one order.
 
+mod head;
 mod reload;
 #[cfg(test)]
 pub(crate) mod stage;
@@ -31,7 +32,7 @@ use crate::sink::amqp::{Amqp, WrongUrl};
 use crate::sink::feed::Feed;
 use crate::store::embedded::journal::disk::make_folder;
 use crate::store::embedded::{self, AMQP, Embedded, Enlisted};
-use crate::store::{Filter, Readiness, Store};
+use crate::store::{Filter, HeadNote, Readiness, Store};
 use reload::Parts;
 pub use reload::{NotTaken, Reloader};
 
@@ -55,6 +56,7 @@ pub struct App {
     /// Says whether the store knows where the relay's sink goes on.
     enlisted: Option<watch::Receiver<Enlisted>>,
     reloader: Reloader,
+    note: HeadNote,
     /// Says why the store failed for good.
     fatal: Option<watch::Receiver<Option<String>>>,
 }
@@ -141,7 +143,7 @@ impl App {
     /// new sink begins.
     pub async fn bind(config: Config, options: Options) -> Result<Self, AppError> {
         // Before anything is opened: a configuration that is wrong leaves nothing behind.
-        config.amqp.as_ref().map(Amqp::new).transpose()?;
+        config.amqp.as_ref().map(|amqp| Amqp::new(amqp, HeadNote::default())).transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(clock::System);
         let metrics = Metrics::new(&config.sources, clock.now())?;
         let how = embedded::Options {
@@ -184,11 +186,12 @@ impl App {
     ) -> Result<Self, AppError> {
         let group = || Tasks::new(Handle::current());
         let (serving, relaying, asking) = (group(), group(), group());
+        let note = HeadNote::default();
         let relay = match &config.amqp {
             None => None,
             Some(amqp) => Some(Relay {
                 store: Arc::clone(&store),
-                sink: Arc::new(Amqp::new(amqp)?),
+                sink: Arc::new(Amqp::new(amqp, note.clone())?),
                 name: AMQP,
                 window: usize::from(amqp.window),
                 attempts: amqp.attempts,
@@ -237,7 +240,7 @@ impl App {
             tasks: asking.clone(),
         });
         let carrier = relay.as_ref().map(|relay| (relay.name, relay.window));
-        let towards = config.amqp.clone().map(towards);
+        let towards = config.amqp.clone().map(|amqp| towards(amqp, note.clone()));
         let replays = Replays::new(Arc::clone(&store), asking.clone(), Arc::clone(&clock), carrier, towards);
         let desk = Desk {
             store: Arc::clone(&store),
@@ -276,6 +279,7 @@ impl App {
             replays,
             enlisted,
             reloader,
+            note,
             fatal,
         })
     }
@@ -323,6 +327,7 @@ impl App {
             replays,
             enlisted,
             fatal,
+            note,
             ..
         } = self;
         // It waits for the journal by itself, and a broker that is away keeps nobody from receiving.
@@ -331,6 +336,7 @@ impl App {
         serving.spawn("listener", listener.run(serving.clone()));
         asking.spawn("unfinished replays", replays.resume());
         asking.spawn("first look", once_ready(Arc::clone(&store), seen, consumers, asking.clone()));
+        asking.spawn("head notes", head::note_heads(Arc::clone(&store), note.clone(), asking.clone()));
         let failure = tokio::select! {
             () = shutdown => None,
             why = failed(fatal) => Some(AppError::Failed(why)),
@@ -344,7 +350,10 @@ impl App {
         report("relay", relaying.wait(RELAYING_BOUND).await);
         asking.stop();
         report("admin listener", asking.wait(ASKING_BOUND).await);
-        let closing = Handle::current().spawn_blocking(move || store.close());
+        let closing = Handle::current().spawn_blocking(move || {
+            head::note_head(&*store, &note);
+            store.close();
+        });
         if closing.await.is_err() {
             tracing::error!("closing the store ended by a panic");
         }
@@ -361,7 +370,7 @@ impl App {
 pub fn inside(config: Config, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Inside, AppError> {
     let metrics = Metrics::new(&config.sources, clock.now())?;
     let quarantine = quarantine(&config, &clock);
-    let towards = config.amqp.clone().map(towards);
+    let towards = config.amqp.clone().map(|amqp| towards(amqp, HeadNote::default()));
     let (_, site) = watch::channel(Arc::new(Site::new(Arc::new(config), &metrics)));
     let tasks = Tasks::new(Handle::current());
     let replays = Replays::noted(Arc::clone(&store), tasks.clone(), Arc::clone(&clock), towards);
@@ -408,8 +417,8 @@ fn report(group: &str, end: Result<(), crate::drain::StillRunning>) {
 }
 
 /// Makes the sink of another exchange at the configured brokers.
-fn towards(settings: config::Amqp) -> Towards {
-    Arc::new(move |elsewhere| match Amqp::new(&settings) {
+fn towards(settings: config::Amqp, note: HeadNote) -> Towards {
+    Arc::new(move |elsewhere| match Amqp::new(&settings, note.clone()) {
         Ok(amqp) => Arc::new(amqp.towards(&elsewhere.exchange, elsewhere.routing_key.as_deref())),
         // It read when the daemon started.
         Err(WrongUrl { .. }) => unreachable!("the relay has the same URLs"),

@@ -1,5 +1,6 @@
 //! The command line: clap types only. What the commands do: [`crate::cmd`].
 
+mod doctor;
 mod look;
 mod send;
 
@@ -11,6 +12,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config::units;
 use crate::event::{Currency, Decimal, Kind};
+pub use doctor::Doctor;
 pub use look::{List, Show, Tail};
 pub use send::Send;
 
@@ -60,6 +62,8 @@ pub enum Command {
     Show(Show),
     /// Print events as they come.
     Tail(Tail),
+    /// Look at store, index, broker, clock, keys, file rights and disk, and say what to do.
+    Doctor(Doctor),
     /// Print a shell's completions.
     Completions(Completions),
     /// Print the manual page.

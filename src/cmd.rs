@@ -7,6 +7,7 @@ mod api;
 pub mod check;
 mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod expect;
 pub mod list;
 pub mod manual;
@@ -52,6 +53,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(_) => "info",
         // Its daemon is attacked on purpose: that it warns of it would bury what the cases say.
         Command::Demo(_) => "error",
+        // What is wrong it says itself, and with what to do.
+        Command::Doctor(_) => "error",
         _ => "warn",
     };
     let done = crate::telemetry::start(level).map_err(|error| Failure::Usage(error.into())).and_then(|()| act(cli));
@@ -90,6 +93,7 @@ fn act(cli: Cli) -> Result<(), Failure> {
         Command::List(arguments) => list::run(&file, arguments, &mut out),
         Command::Show(arguments) => show::run(&file, arguments, &mut out),
         Command::Tail(arguments) => tail::run(&file, arguments, &mut out),
+        Command::Doctor(arguments) => doctor::run(&config()?, &file, arguments, &mut out),
         Command::Completions(arguments) => manual::completions(arguments.shell, &mut out),
         Command::Man(arguments) => manual::pages(arguments.dir.as_deref(), &mut out),
     }

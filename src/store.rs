@@ -7,6 +7,7 @@
 pub mod conformance;
 pub mod cursor;
 pub mod embedded;
+mod noted;
 pub mod operate;
 pub mod replaying;
 
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Retention};
 use crate::event::{AccountName, EventId, Kind, Money, NotificationId, OrderId, Position, SourceName, Status, Verdict};
 use crate::provider::{Bearer, Verified};
+pub use noted::{HeadNote, NotNoted, Noted};
 pub use operate::{ByHand, Operate};
 
 /// What [`Store::id`] says until the journal is open.

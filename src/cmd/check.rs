@@ -14,6 +14,7 @@ use crate::config::{Config, Contact, Problem, Problems};
 use crate::event::Verdict;
 use crate::provider;
 use crate::sink::amqp::{Amqp, Examined};
+use crate::store::HeadNote;
 
 /// A source as an operator wants to know it.
 #[derive(Debug, Serialize)]
@@ -33,7 +34,7 @@ struct Described {
 /// # Errors
 /// [`Failure`] when the store's folder cannot be used, the daemon is not ready, or stdout cannot be written.
 pub fn run<W: Write>(config: &Config, file: &Path, arguments: &cli::Check, out: &mut Out<W>) -> Result<(), Failure> {
-    let sink = config.amqp.as_ref().map(Amqp::new).transpose();
+    let sink = config.amqp.as_ref().map(|amqp| Amqp::new(amqp, HeadNote::default())).transpose();
     let sink = sink.map_err(|wrong| serve::failure(wrong.into(), file))?;
     // Looked at first: a reader that closes the pipe early must not turn a useless folder into success.
     let store = check_store(&config.store.path).map_err(|error| error.failure(file));
@@ -90,7 +91,7 @@ impl Described {
 
 /// Why the store cannot be made or written where the configuration has it.
 #[derive(Debug)]
-enum StoreTrouble {
+pub(super) enum StoreTrouble {
     /// There is no such place, or no right to it: the configuration names a wrong one.
     Place { message: String, remedy: &'static str },
     /// The place is right, but the disk does not take anything now.
@@ -98,6 +99,14 @@ enum StoreTrouble {
 }
 
 impl StoreTrouble {
+    /// What is wrong, and what to do.
+    pub(super) fn told(self) -> (String, &'static str) {
+        match self {
+            Self::Place { message, remedy } => (message, remedy),
+            Self::Disk(error) => (super::chain(&error), "look at the disk (dmesg, df)"),
+        }
+    }
+
     fn failure(self, file: &Path) -> Failure {
         match self {
             Self::Disk(error) => Failure::Operation(error),
@@ -111,7 +120,7 @@ impl StoreTrouble {
 }
 
 /// Whether the store can be made or written there. Leaves nothing behind.
-fn check_store(path: &Path) -> Result<(), StoreTrouble> {
+pub(super) fn check_store(path: &Path) -> Result<(), StoreTrouble> {
     let existing = path.ancestors().find(|place| place.exists() && !place.as_os_str().is_empty());
     let place = existing.unwrap_or(Path::new("."));
     let shown = place.display();

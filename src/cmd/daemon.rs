@@ -64,6 +64,19 @@ impl Daemon {
         self.read(request.call())
     }
 
+    /// GET of a text.
+    ///
+    /// # Errors
+    /// When no answer comes, or none with status 200.
+    pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
+        let response = self.agent.get(format!("{}{path}", self.admin)).call();
+        let mut response = response.with_context(|| format!("asking process {} at {}", self.pid, self.admin))?;
+        if response.status() != http::StatusCode::OK {
+            bail!("{path}: HTTP status {}", response.status().as_u16());
+        }
+        response.body_mut().with_config().limit(MAX_ANSWER).read_to_string().context("reading the answer")
+    }
+
     /// POST of a JSON document.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ use tokio::time::timeout;
 use super::{Link, Pending, Report, Sink, Trouble};
 use crate::config;
 use crate::event::Position;
-use crate::store::Due;
+use crate::store::{Due, HeadNote};
 use places::{Step, trouble};
 
 /// How long one address may take to be reached, and a broker for each step after that.
@@ -97,6 +97,8 @@ struct Wiring {
     /// Instead of each event's own.
     routing_key: Option<String>,
     declare: bool,
+    /// Goes along with every message: whoever keeps messages can tell whether the journal was changed since.
+    note: HeadNote,
     /// What was warned of: once is enough for as long as the process lives.
     warned: Mutex<BTreeSet<String>>,
 }
@@ -160,7 +162,7 @@ impl Amqp {
     ///
     /// # Errors
     /// [`WrongUrl`].
-    pub fn new(settings: &config::Amqp) -> Result<Self, WrongUrl> {
+    pub fn new(settings: &config::Amqp, note: HeadNote) -> Result<Self, WrongUrl> {
         let read = |(number, url): (usize, &config::Secret)| {
             let mut uri: AMQPUri = url.expose().parse().map_err(|_| WrongUrl { number })?;
             uri.query.heartbeat.get_or_insert(HEARTBEAT);
@@ -172,6 +174,7 @@ impl Amqp {
             queue: settings.queue.clone(),
             routing_key: None,
             declare: settings.declare,
+            note,
             warned: Mutex::default(),
         };
         Ok(Self { brokers, first: AtomicUsize::new(0), wiring: Arc::new(wiring) })
@@ -184,6 +187,7 @@ impl Amqp {
             queue: String::new(),
             routing_key: routing_key.map(str::to_owned),
             declare: false,
+            note: self.wiring.note.clone(),
             warned: Mutex::default(),
         };
         Self { wiring: Arc::new(wiring), ..self }
@@ -616,7 +620,7 @@ fn identity(properties: &BasicProperties) -> Identity {
     (id, replay)
 }
 
-fn properties(due: &Due) -> BasicProperties {
+fn properties(due: &Due, note: &HeadNote) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert("x-quittance-source".into(), AMQPValue::LongString(due.source.as_str().into()));
     let attempt = due.attempts.saturating_add(1);
@@ -626,6 +630,9 @@ fn properties(due: &Due) -> BasicProperties {
     }
     if let Some(replay) = &due.replay {
         headers.insert(REPLAY.into(), AMQPValue::LongString(replay.as_str().into()));
+    }
+    if let Some(noted) = note.newest() {
+        headers.insert("x-quittance-head".into(), AMQPValue::LongString(noted.to_string().into()));
     }
     BasicProperties::default()
         .with_delivery_mode(2)
@@ -643,7 +650,8 @@ impl Link for Line {
         let number = self.sent;
         let turn = usize::try_from(number).unwrap_or(0) % self.channels.len().max(1);
         let Some(channel) = self.channels.get(turn).cloned() else { return };
-        let (exchange, properties, body) = (self.wiring.exchange.as_str().into(), properties(due), due.body.clone());
+        let (exchange, properties, body) =
+            (self.wiring.exchange.as_str().into(), properties(due, &self.wiring.note), due.body.clone());
         let identity = identity(&properties);
         self.awaited.entry(identity.clone()).or_default().push(number);
         self.open.insert(number, Open { position: due.position, identity, returned: None });

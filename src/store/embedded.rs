@@ -9,6 +9,7 @@ pub mod decide;
 pub mod fields;
 pub mod filter;
 pub mod index;
+pub mod inspect;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
@@ -450,6 +451,7 @@ impl Store for Embedded {
 
     fn figures(&self) -> Figures {
         let shared = &self.0.shared;
+        let (head, chain) = shared.newest();
         let live = self.0.live.get();
         let segments = live.map(|live| live.reader.segments()).unwrap_or_default();
         let (backlog, at) = match &self.0.options.sink {
@@ -467,8 +469,8 @@ impl Store for Embedded {
             backlog,
             oldest: age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default(),
             dead_letters: shared.dead_letters(),
-            head: shared.head().0,
-            chain: shared.chain().to_string(),
+            head: head.0,
+            chain: chain.to_string(),
             journal_bytes: segments.iter().map(|segment| segment.bytes).sum(),
             damage: shared.damage(),
             index_lag: shared.lag(),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::fixtures;
+use crate::harness::eventually;
 use crate::node;
 use crate::scene::{Scene, all_came, broker_script, connected, post, post_one, until_settled};
 
@@ -37,10 +38,37 @@ fn a_message_has_the_properties_of_the_interface() {
             "app_id": "quittance",
         });
         assert_eq!(message.properties, expected, "these properties and no other");
+        let mut found = message.headers.clone();
+        // The head that was noted last goes along, once there is one.
+        found.as_object_mut().unwrap().remove("x-quittance-head");
         let headers = json!({ "x-quittance-source": "paygol", "x-quittance-attempt": 1 });
-        assert_eq!(message.headers, headers, "these headers and no other");
+        assert_eq!(found, headers, "these headers and no other");
         assert!(!message.redelivered);
     }
+}
+
+#[test]
+fn the_head_that_was_noted_in_the_log_goes_along_with_every_message() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    let daemon = scene.serve();
+    let consumer = scene.consumer();
+    let pay = |transaction: &str| {
+        let fields = fixtures::paygol(json!({ "transaction_id": transaction }));
+        assert_eq!(daemon.paygol(&fields).status, 200);
+    };
+    pay("T-1");
+    let noted = eventually("a head is noted", || {
+        let log = daemon.log();
+        let noted = log.lines().find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            line["head"].as_str().filter(|head| head.contains(':')).map(str::to_owned)
+        });
+        noted.ok_or(log)
+    });
+    pay("T-2");
+    let messages = all_came(&consumer, &BTreeSet::from(["T-1".to_owned(), "T-2".to_owned()]));
+    assert_eq!(messages[1].headers["x-quittance-head"], noted.as_str());
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod rewrite;
 pub mod scan;
 mod shelf;
 mod transcript;
+pub mod verify;
 
 use std::io;
 use std::os::unix::fs::FileExt;

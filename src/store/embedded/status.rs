@@ -13,7 +13,8 @@ use crate::store::Timeline;
 pub struct Shared {
     head: AtomicU64,
     covered: AtomicU64,
-    chain: Mutex<Digest>,
+    /// The newest head's position and hash, which belong together.
+    newest: Mutex<(Position, Digest)>,
     /// Why nothing can be written just now.
     full: Mutex<Option<String>>,
     /// Thousandths of the index that are built.
@@ -36,7 +37,7 @@ impl Default for Shared {
         Self {
             head: AtomicU64::new(0),
             covered: AtomicU64::new(0),
-            chain: Mutex::new(Digest([0; 32])),
+            newest: Mutex::new((Position(0), Digest([0; 32]))),
             full: Mutex::new(None),
             progress: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -58,20 +59,20 @@ impl Shared {
     pub fn head(&self) -> Position {
         Position(self.head.load(Ordering::Acquire))
     }
-    /// Hash of the newest head.
-    pub fn chain(&self) -> Digest {
-        *self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The newest head: its position and its hash.
+    pub fn newest(&self) -> (Position, Digest) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// What a start found.
     pub fn found(&self, head: Position, chain: Digest, damage: u64) {
         self.head.store(head.0, Ordering::Release);
-        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = (head, chain);
         self.damage.store(damage, Ordering::Release);
     }
     /// A group was synced.
     pub fn wrote(&self, head: Position, chain: Digest) {
         self.head.store(head.0, Ordering::Release);
-        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = (head, chain);
     }
     /// The disk takes what it is given.
     pub fn recovered(&self) {

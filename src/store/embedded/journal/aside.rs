@@ -38,6 +38,13 @@ pub fn count(store: &Path) -> u64 {
     fs::read_dir(folder(store)).map_or(0, |entries| entries.filter(Result::is_ok).count() as u64)
 }
 
+/// The segments of which something is kept aside.
+pub fn segments(store: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder(store)).into_iter().flatten().filter_map(Result::ok);
+    let segment = |name: std::ffi::OsString| Some(name.to_str()?.split_once('-')?.0.to_owned());
+    names.filter_map(|entry| segment(entry.file_name())).collect()
+}
+
 fn name(damage: &Damage) -> String {
     let Damage { file, offset, length, what } = damage;
     let what = match what {

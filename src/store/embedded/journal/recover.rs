@@ -18,6 +18,9 @@ use super::shelf::{Active, Place, Segment, Shelf, State, read_file, read_footer}
 use super::transcript::{Failed, Transcript, parse_name, segment_name};
 use super::{Damage, Digest, Fault, OpenError, Options, Position, Recovered, aside, disk};
 
+/// The file that says whose segments these are.
+const IDENTITY: &str = "identity";
+
 /// A segment file as it was found.
 struct Found {
     first: u64,
@@ -76,6 +79,12 @@ pub fn open(store: &Path, options: Options) -> Result<(Shelf, GroupWriter, Recov
     Ok((shelf, writer, recovered))
 }
 
+/// The store's identity as its file says it, if it does.
+pub fn noted_identity(folder: &Path) -> Option<[u8; 16]> {
+    let text = fs::read_to_string(folder.join(IDENTITY)).ok()?;
+    uuid::Uuid::try_parse(text.trim()).ok().map(uuid::Uuid::into_bytes)
+}
+
 fn at<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> OpenError + 'a {
     move |source| OpenError { what, path: path.to_owned(), source }
 }
@@ -91,9 +100,8 @@ impl Start<'_> {
     /// The store's identity: what the file of that name says if any segment bears it, else what most segments bear.
     /// One lost file must not make a foreign segment the measure.
     fn identity(&self, files: &[Found]) -> Result<[u8; 16], OpenError> {
-        let path = self.folder.join("identity");
-        let noted = fs::read_to_string(&path).ok().and_then(|text| uuid::Uuid::try_parse(text.trim()).ok());
-        let noted = noted.map(uuid::Uuid::into_bytes);
+        let path = self.folder.join(IDENTITY);
+        let noted = noted_identity(&self.folder);
         let borne: Vec<[u8; 16]> = files.iter().filter_map(|file| Some(file.header?.store_id)).collect();
         let most = || borne.iter().max_by_key(|id| borne.iter().filter(|other| other == id).count()).copied();
         let id = match noted.filter(|id| borne.is_empty() || borne.contains(id)).or_else(most) {

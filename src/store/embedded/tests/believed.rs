@@ -14,7 +14,7 @@ async fn with_a_stray_key(folder: &Folder) {
     pay(&store, &folder.clock, 0..3).await;
     conformance::until("all of it is in the index", || store.figures().index_lag == 0).await;
     let live = store.0.live.get().expect("open");
-    let covered = Covered { position: store.0.shared.head(), chain: store.0.shared.chain() };
+    let covered = Covered { position: store.0.shared.head(), chain: store.0.shared.newest().1 };
     let stray: Batch = [(STRAY, Value::GetId(Bound { order: "stray".into(), told: false }))].into_iter().collect();
     live.index.write(&stray, covered).expect("written");
     store.close();
