@@ -56,6 +56,9 @@ struct Inner {
     journal_damage: IntCounter,
     index_lag: IntGauge,
     rebuild_progress: prometheus::Gauge,
+    ready: IntGauge,
+    store_free: IntGauge,
+    store_size: IntGauge,
     reloaded: IntGauge,
     reloaded_at: prometheus::Gauge,
 }
@@ -116,6 +119,9 @@ impl Metrics {
             journal_damage: counter(&registry, "journal_damage_total", "Places of the journal found damaged")?,
             index_lag: gauge(&registry, "index_lag_records", "Records that the index does not hold yet")?,
             rebuild_progress: float(&registry, "index_rebuild_progress_ratio", "Share of the index that is built")?,
+            ready: gauge(&registry, "ready", "1 while notifications can be kept")?,
+            store_free: gauge(&registry, "store_free_bytes", "Room that is left on the store's disk")?,
+            store_size: gauge(&registry, "store_size_bytes", "Size of the store's disk")?,
             reloaded,
             reloaded_at,
             registry,
@@ -177,6 +183,16 @@ impl Metrics {
         if sources.contains_key(source) {
             self.0.quarantine_bytes.with_label_values(&[source.as_str()]).set(as_i64(bytes));
         }
+    }
+
+    /// Notes whether notifications can be kept, as `/readyz` says it.
+    pub fn ready(&self, yes: bool) {
+        self.0.ready.set(i64::from(yes));
+    }
+    /// Sets the room that is left on the store's disk, and its size.
+    pub fn disk(&self, free_bytes: u64, size_bytes: u64) {
+        self.0.store_free.set(as_i64(free_bytes));
+        self.0.store_size.set(as_i64(size_bytes));
     }
 
     /// Everything in Prometheus' text format. The store's figures are read for it, never pushed.
@@ -343,6 +359,11 @@ mod tests {
             "index_rebuild_progress_ratio 0",
             "quarantine_bytes{source=\"shop\"} 0",
             "connections 0",
+            "ready 0",
+            "store_free_bytes 0",
+            "store_size_bytes 0",
+            "config_last_reload_successful 1",
+            "config_last_reload_success_timestamp_seconds 0",
             "source_silence_seconds{source=\"shop\"} 0",
             "build_info{version=",
         ] {

@@ -9,6 +9,7 @@ install_packages() {
     command -v fusermount3 >/dev/null || missing+=(fuse3)
     /usr/bin/python3 -c 'import pika' 2>/dev/null || missing+=(python3-pika)
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    command -v promtool >/dev/null || missing+=(prometheus)
     [ ${#missing[@]} -gt 0 ] || return 0
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
@@ -20,9 +21,13 @@ install_packages() {
     "${as_root[@]}" apt-get update -qq &&
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" ||
         return 1
-    # The package starts a broker for the machine. Nobody asked for one: it came with this installation, so it ends with it.
-    if [[ " ${missing[*]} " == *" rabbitmq-server "* ]] && [ -d /run/systemd/system ]; then
-        "${as_root[@]}" systemctl disable --now --quiet rabbitmq-server
-    fi
+    # These packages start a service for the machine. Nobody asked for one: it came with this installation, so it ends
+    # with it.
+    local service
+    for service in rabbitmq-server prometheus; do
+        if [[ " ${missing[*]} " == *" $service "* ]] && [ -d /run/systemd/system ]; then
+            "${as_root[@]}" systemctl disable --now --quiet "$service"
+        fi
+    done
     return 0
 }

@@ -45,6 +45,11 @@ pub async fn metrics(State(desk): State<Shared>) -> Result<Response, Problem> {
         for (source, bytes) in read.quarantine.iter().flat_map(|quarantine| quarantine.figures().bytes) {
             read.metrics.quarantine_bytes(&source, bytes);
         }
+        read.metrics.ready(readiness(&read).0 == StatusCode::OK);
+        // A disk that is asked for nothing says nothing: the figures stay what they were.
+        if let Ok(disk) = rustix::fs::statvfs(&read.sites.now().config.store.path) {
+            read.metrics.disk(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+        }
         read.metrics.page(&read.store.figures(), read.clock.now())
     });
     match page.await {
