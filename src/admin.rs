@@ -11,6 +11,7 @@ mod document;
 mod expectations;
 mod feed;
 mod health;
+mod openapi;
 mod inside;
 mod problem;
 mod reloads;
@@ -161,6 +162,7 @@ fn router(desk: Shared) -> Router {
         .route("/api/v1/orders/{source}/{order_id}", get(api::order))
         .route("/api/v1/expectations", post(expectations::register))
         .route("/api/v1/status", get(status::status))
+        .route("/api/v1/openapi.json", get(openapi::openapi))
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")

@@ -1,6 +1,7 @@
 //! The command line: clap types only. What the commands do: [`crate::cmd`].
 
 mod doctor;
+mod export;
 mod look;
 mod send;
 
@@ -13,6 +14,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::config::units;
 use crate::event::{Currency, Decimal, Kind};
 pub use doctor::Doctor;
+pub use export::Export;
 pub use look::{List, Show, Tail};
 pub use send::Send;
 
@@ -62,6 +64,8 @@ pub enum Command {
     Show(Show),
     /// Print events as they come.
     Tail(Tail),
+    /// Print notifications as JSON lines, for an archive or another program.
+    Export(Export),
     /// Look at store, index, broker, clock, keys, file rights and disk, and say what to do.
     Doctor(Doctor),
     /// Print a shell's completions.

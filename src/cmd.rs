@@ -9,6 +9,7 @@ mod daemon;
 pub mod demo;
 pub mod doctor;
 pub mod expect;
+pub mod export;
 pub mod list;
 pub mod manual;
 mod reading;
@@ -93,6 +94,7 @@ fn act(cli: Cli) -> Result<(), Failure> {
         Command::List(arguments) => list::run(&file, arguments, &mut out),
         Command::Show(arguments) => show::run(&file, arguments, &mut out),
         Command::Tail(arguments) => tail::run(&file, arguments, &mut out),
+        Command::Export(arguments) => export::run(&file, arguments, &mut out),
         Command::Doctor(arguments) => doctor::run(&config()?, &file, arguments, &mut out),
         Command::Completions(arguments) => manual::completions(arguments.shell, &mut out),
         Command::Man(arguments) => manual::pages(arguments.dir.as_deref(), &mut out),

@@ -51,7 +51,8 @@ pub fn run<W: Write>(file: &Path, arguments: &cli::List, out: &mut Out<W>) -> Re
     Ok(())
 }
 
-fn question(arguments: &cli::List, after: Option<&str>) -> String {
+/// The question for a page.
+pub(super) fn question(arguments: &cli::List, after: Option<&str>) -> String {
     let limit = if arguments.all { WHOLE_PAGE } else { arguments.limit };
     let mut question = format!("/api/v1/notifications?limit={limit}");
     let given = [

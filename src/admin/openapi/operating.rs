@@ -1,0 +1,181 @@
+//! What an operator changes: settlements, replays, dead letters, readers of the feed.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::schemas::{self, count, id, list, moment, object, or_null, text, yes_or_no};
+use super::{Answer, Operation, answer, component};
+use crate::event::Verdict;
+
+/// What may go wrong with any change.
+const REFUSALS: &[StatusCode] = &[
+    StatusCode::BAD_REQUEST,
+    StatusCode::NOT_FOUND,
+    StatusCode::CONFLICT,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
+
+pub(super) fn operations() -> Vec<Operation> {
+    let ok = |what, component| vec![answer(StatusCode::OK, what, component)];
+    let change = |method, path, id, summary, answers| Operation {
+        method,
+        problems: REFUSALS,
+        by_hand: true,
+        ..Operation::get(path, id, summary, answers)
+    };
+    let missing: &[StatusCode] = &[StatusCode::NOT_FOUND];
+    vec![
+        Operation {
+            body: Some("Ruling"),
+            ..change(
+                "post",
+                "/api/v1/events/{id}/settle",
+                "settle",
+                "End a hold by hand: a new event that settles the held one.",
+                vec![
+                    answer(StatusCode::CREATED, "settled, and on the disk", "Settlement"),
+                    answer(StatusCode::OK, "it was settled so before", "Settlement"),
+                ],
+            )
+        },
+        Operation::get("/api/v1/replays", "replays", "All replays, oldest first.", ok("them", "Replays")),
+        Operation {
+            body: Some("ReplayRequest"),
+            ..change(
+                "post",
+                "/api/v1/replays",
+                "replay",
+                "Send kept events again; with dry_run only count them.",
+                vec![
+                    answer(StatusCode::CREATED, "begun, and on the disk", "Replay"),
+                    answer(StatusCode::OK, "dry_run: nothing was written", "ReplayPreview"),
+                ],
+            )
+        },
+        Operation {
+            problems: missing,
+            ..Operation::get("/api/v1/replays/{id}", "replay_state", "One replay.", ok("it", "Replay"))
+        },
+        change(
+            "delete",
+            "/api/v1/replays/{id}",
+            "cancel_replay",
+            "Stop a replay; what it has written is sent all the same.",
+            vec![answer(StatusCode::ACCEPTED, "it stops", "Replay")],
+        ),
+        Operation {
+            query: vec![
+                ("after", "the \"next\" of the page before", text()),
+                ("limit", "1 to 1000; above: 1000", json!({ "type": "integer", "minimum": 1, "default": 100 })),
+            ],
+            problems: &[StatusCode::BAD_REQUEST],
+            ..Operation::get(
+                "/api/v1/dead-letters",
+                "dead_letters",
+                "Events that the sink refused for good, oldest first.",
+                ok("a page", "DeadLetters"),
+            )
+        },
+        Operation {
+            problems: missing,
+            ..Operation::get(
+                "/api/v1/dead-letters/{id}",
+                "dead_letter",
+                "The dead letters of one event, with the event.",
+                ok("them", "DeadLetterWithEvent"),
+            )
+        },
+        change(
+            "post",
+            "/api/v1/dead-letters/{id}/retry",
+            "retry_dead_letter",
+            "Hand it to the sink again, as a replay of its own.",
+            vec![answer(StatusCode::ACCEPTED, "it is on its way", "Replay")],
+        ),
+        Operation::get(
+            "/api/v1/consumers",
+            "consumers",
+            "The readers of the feed that count.",
+            ok("them", "Consumers"),
+        ),
+        change(
+            "delete",
+            "/api/v1/consumers/{name}",
+            "forget_consumer",
+            "Keep nothing for a reader any more.",
+            vec![Answer { status: StatusCode::NO_CONTENT, what: "forgotten", media: "", component: None }],
+        ),
+    ]
+}
+
+pub(super) fn components() -> Vec<(&'static str, Value)> {
+    let states = json!({ "enum": ["running", "done", "canceled", "failed"] });
+    let rate = json!({ "anyOf": [text(), { "type": "number" }], "description": "events a second, or max" });
+    vec![
+        ("Ruling", object([("verdict", json!({ "enum": ["fulfil", "refuse"] })), ("reason", text())])),
+        ("Settlement", object([("id", id()), ("settles", or_null(id())), ("verdict", schemas::words(Verdict::ALL))])),
+        (
+            "ReplayRequest",
+            object([
+                ("source?", schemas::source()),
+                ("order_id?", text()),
+                ("outcome?", schemas::outcome()),
+                ("status?", schemas::status()),
+                ("verdict?", schemas::verdict()),
+                ("since?", text()),
+                ("until?", text()),
+                ("ids?", list(text())),
+                ("dead_letters?", yes_or_no()),
+                ("dry_run?", yes_or_no()),
+                ("rate?", rate),
+                ("exchange?", text()),
+                ("routing_key?", text()),
+                ("reason?", text()),
+            ]),
+        ),
+        ("ReplayPreview", object([("matched", count()), ("gone", count()), ("sample", list(component("Item")))])),
+        (
+            "Replay",
+            object([
+                ("id", text()),
+                ("state", states),
+                ("asked_by", or_null(text())),
+                ("started_at", or_null(moment())),
+                ("matched", or_null(count())),
+                ("gone", or_null(count())),
+                ("redelivered", count()),
+                ("request", json!({ "description": "as it was asked for" })),
+                ("error", or_null(text())),
+            ]),
+        ),
+        ("Replays", object([("replays", list(component("Replay")))])),
+        (
+            "DeadLetter",
+            object([
+                ("id", id()),
+                ("sink", text()),
+                ("at", moment()),
+                ("attempts", count()),
+                ("reason", text()),
+                ("source", schemas::source()),
+                ("type", text()),
+                ("order_id", or_null(text())),
+                ("notification_id", id()),
+            ]),
+        ),
+        ("DeadLetters", object([("dead_letters", list(component("DeadLetter"))), ("next", or_null(text()))])),
+        (
+            "DeadLetterWithEvent",
+            object([("dead_letters", list(component("DeadLetter"))), ("event", or_null(component("PaymentEvent")))]),
+        ),
+        (
+            "Consumers",
+            object([(
+                "consumers",
+                list(object([("name", text()), ("cursor", text()), ("behind", count()), ("configured", yes_or_no())])),
+            )]),
+        ),
+    ]
+}
