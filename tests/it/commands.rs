@@ -67,7 +67,9 @@ fn what_a_person_sees_is_what_was_agreed() {
     let of_clickpay = objects(&done(folder, "list --source clickpay-id --json"));
     let id = of_clickpay[0]["id"].as_str().expect("an id");
     expected::same("show.txt", &done(folder, &format!("show {id}")));
-    for name in ["list", "show", "tail", "send", "expect", "check", "serve", "demo", "completions", "man"] {
+    for name in
+        ["list", "show", "tail", "send", "expect", "check", "serve", "demo", "doctor", "export", "completions", "man"]
+    {
         expected::same(&format!("help-{name}.txt"), &done(folder, &format!("{name} --help")));
     }
     expected::same("help.txt", &done(folder, "--help"));
@@ -273,7 +275,8 @@ fn the_token_of_the_configuration_opens_the_admin_api() {
 #[test]
 fn completions_and_manual_know_every_command() {
     let folder = tempfile::tempdir().expect("a folder");
-    let commands = ["serve", "check", "demo", "expect", "send", "list", "show", "tail", "completions", "man"];
+    let commands =
+        ["serve", "check", "demo", "expect", "send", "list", "show", "tail", "doctor", "export", "completions", "man"];
     for shell in ["bash", "zsh", "fish"] {
         let script = done(folder.path(), &format!("completions {shell}"));
         assert!(commands.iter().all(|name| script.contains(name)), "{shell}");
@@ -281,7 +284,7 @@ fn completions_and_manual_know_every_command() {
     let bash = folder.path().join("quittance.bash");
     std::fs::write(&bash, done(folder.path(), "completions bash")).expect("written");
     // bash itself completes it.
-    let complete = r#"source "$0"; COMP_WORDS=(quittance ex); COMP_CWORD=1; _quittance quittance ex quittance; echo "${COMPREPLY[@]}""#;
+    let complete = r#"source "$0"; COMP_WORDS=(quittance expe); COMP_CWORD=1; _quittance quittance expe quittance; echo "${COMPREPLY[@]}""#;
     let completed = Command::new("bash").arg("-c").arg(complete).arg(&bash).output().expect("bash runs");
     assert_eq!(String::from_utf8_lossy(&completed.stdout).trim(), "expect", "{completed:?}");
     let page = done(folder.path(), "man");
