@@ -118,7 +118,7 @@ secrets = ["7c1a6a24-7943-102d-92f8-29573711ad31"]
                 "[store]",
                 "[retention]\nbodies = \"7d\"\n[quarantine]\nage = \"7d\"\n[policy]\nfulfil = \"never\"\n[store]\nindex_lag = 5",
             ),
-            ("url =", "start = \"now\"\nurl ="),
+            ("\nurl =", "\nstart = \"now\"\nurl ="),
             ("[relay.amqp]", "[relay.feed]\nconsumers = [\"shop\"]\n[relay.amqp]"),
         ] {
             assert_eq!(paths(|text| text.replace(from, to)), Vec::<String>::new(), "{to}");
@@ -134,7 +134,7 @@ secrets = ["7c1a6a24-7943-102d-92f8-29573711ad31"]
             ("path = \"store\"", "path = \"other\"", "store.path"),
             ("[store]", "[store]\nsegment = \"1MiB\"", "store.segment"),
             ("a-password-of-it", "another-password", "relay.amqp"),
-            ("url =", "window = 7\nurl =", "relay.amqp"),
+            ("\nurl =", "\nwindow = 7\nurl =", "relay.amqp"),
             ("[relay.amqp]\nurl = \"amqp://quittance:a-password-of-it@127.0.0.1/\"\n", "", "relay.amqp"),
             ("name = \"paygol\"", "name = \"paygol\"\naccount = \"other\"", "source[0].account"),
             ("provider = \"paygol\"", "provider = \"paygol-legacy\"", "source[0].provider"),
