@@ -156,6 +156,21 @@ fn a_shift_within_the_undecided_fields_is_the_same_decision_and_told_once() {
 }
 
 #[test]
+fn another_cut_of_a_told_string_with_a_key_of_its_own_is_a_restring_and_held() {
+    let daemon = Daemon::start();
+    // The same decision, proven; only the platform's number, and with it the idempotency key, is another.
+    let cut = pay_in(json!({ "platOrderNum": "348274688", "phone": "552538080" }));
+    assert_eq!(daemon.clickpay(STRICT, &pay_in(json!({}))).text(), "SUCCESS");
+    assert_eq!(post_cut(&daemon, STRICT, &pay_in(json!({})), &cut).text(), "SUCCESS");
+    let events = daemon.events();
+    assert_eq!((events[0]["verdict"].as_str(), events[1]["verdict"].as_str()), (Some("compare"), Some("hold")));
+    assert_ne!(events[0]["transaction_id"], events[1]["transaction_id"]);
+    assert_eq!(events[1]["reasons"], json!(["conflict"]), "{:#}", events[1]);
+    assert_eq!(events[1]["relates_to"]["as"], "contradicts");
+    assert_eq!(daemon.metric(r#"quittance_forgery_alarms_total{kind="restring",source="clickpay-strict"}"#), 1.0);
+}
+
+#[test]
 fn a_shift_onto_an_order_that_is_registered_later_is_not_settled() {
     let daemon = Daemon::start();
     let fields = pay_in(json!({ "name": "Neo1", "orderNum": "2345" }));

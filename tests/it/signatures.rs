@@ -142,6 +142,15 @@ fn the_raw_body_is_what_is_verified_not_a_new_print_of_it() {
     let bytes = base64::engine::general_purpose::STANDARD.decode(fixtures::text(&kept["request"]["body"])).unwrap();
     assert_eq!(String::from_utf8(bytes).unwrap(), pretty);
     assert_eq!(kept["verification"]["scheme"], "rsa-recovery");
+    // A number that every JSON library prints anew as 7500 or 7500.0.
+    let body = paygol(json!({})).to_string().replace("\"7500.00\"", "7500.00").replace(':', " : ");
+    let signature = fixtures::paygol_raw_signature(&body, PAYGOL_SECRET);
+    assert_eq!(daemon.paygol_with(&body, &signature).status, 200);
+    let printed_anew = serde_json::from_str::<serde_json::Value>(&body).unwrap().to_string();
+    assert_ne!(printed_anew, body);
+    let signature = fixtures::paygol_raw_signature(&printed_anew, PAYGOL_SECRET);
+    assert_eq!(daemon.paygol_with(&body, &signature).status, 401, "signed over a new print");
+    assert_eq!(daemon.feed().len(), 2);
 }
 
 #[test]
@@ -196,6 +205,10 @@ fn a_test_message_that_nobody_signed_is_never_told_as_real() {
     let test = json!({ "code": "00", "msg": "SUCCESS", "orderNum": "TEST", "payMoney": "1.00", "platOrderNum": "1", "platSign": "TEST" });
     refused(&daemon, &post_json(&daemon, &test), "a test message");
     refused(&daemon, &daemon.paygol_with(r#"{"service_id":"123","status":"completed","test":"1"}"#, "test"), "a test");
+    // Those that look like a payment in everything but the signature.
+    refused(&daemon, &post_json(&daemon, &pay_in(json!({ "platSign": "TEST" }))), "a whole test message");
+    refused(&daemon, &daemon.paygol_with(&paygol(json!({})).to_string(), &"0".repeat(64)), "a whole test message");
+    refused(&daemon, &daemon.legacy(&legacy(json!({ "key": "TEST" }))), "a whole test message");
 }
 
 #[test]

@@ -99,6 +99,8 @@ fn the_parts_of_a_key_are_joined_with_their_lengths() {
     }
     let events = daemon.events();
     assert_eq!(events.len(), 3, "{events:#?}");
+    let accepted = daemon.metric(r#"quittance_notifications_total{outcome="accepted",source="paygol"}"#);
+    assert_eq!(accepted, 3.0, "none of them contradicts another");
     assert_eq!([&events[0], &events[1], &events[2]].map(|e| e["status"].clone()), ["paid", "unknown", "unknown"]);
 }
 
