@@ -33,6 +33,9 @@ pub enum Fault {
     CutBeforeConfirm(u64),
     /// Everything takes so long in each direction.
     Slow(Duration),
+    /// Confirms that came together are passed as one that settles them all, as a broker may at any time. Only for
+    /// messages that are confirmed in their order.
+    OneConfirmForAll,
 }
 
 /// A direction.
@@ -245,7 +248,12 @@ impl Inner {
             if opaque {
                 out.extend_from_slice(&buffer[..len]);
             }
-            for frame in splitter.push(if opaque { &[] } else { &buffer[..len] }) {
+            let mut frames = splitter.push(if opaque { &[] } else { &buffer[..len] });
+            if towards == Towards::Daemon && self.lock().fault == Fault::OneConfirmForAll {
+                let merged = merge_confirms(&mut frames);
+                self.hits.fetch_add(merged, Ordering::SeqCst);
+            }
+            for frame in frames {
                 match self.judge(towards, &frame, &mut bodies) {
                     Judgement::Pass => out.extend_from_slice(&frame.bytes),
                     Judgement::Swallow => link.tainted.store(true, Ordering::SeqCst),
@@ -319,6 +327,7 @@ impl Inner {
             | Fault::CutAt(_)
             | Fault::CutInPublish(_)
             | Fault::CutBeforeConfirm(_)
+            | Fault::OneConfirmForAll
             | Fault::Slow(_) => Judgement::Pass,
         }
     }
@@ -341,6 +350,28 @@ impl Inner {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Of the confirms of a channel only the last is left, and settles all before it; how many went. A `basic.ack` is a
+/// tag of 8 bytes and a byte whose lowest bit says `multiple`.
+fn merge_confirms(frames: &mut Vec<Frame>) -> u64 {
+    let is_confirm = |frame: &Frame| frame.what == What::Method(frames::BASIC_ACK);
+    let last: HashMap<u16, usize> = frames
+        .iter()
+        .enumerate()
+        .filter(|(_, frame)| is_confirm(frame))
+        .map(|(at, frame)| (frame.channel, at))
+        .collect();
+    let (before, mut at) = (frames.len(), 0);
+    frames.retain_mut(|frame| {
+        let is_last = last.get(&frame.channel) == Some(&at);
+        at += 1;
+        if is_confirm(frame) && is_last {
+            frame.bytes[7 + 4 + 8] |= 1;
+        }
+        is_last || !is_confirm(frame)
+    });
+    (before - frames.len()) as u64
 }
 
 /// Writes each piece at its time; ends with the connection or when no more will come.

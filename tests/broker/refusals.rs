@@ -115,6 +115,30 @@ fn a_missing_binding_loses_nothing_and_is_told() {
     no_dead_letters(&daemon);
 }
 
+/// One confirm settles many messages of a channel here, and each of them was returned: whose return is whose must not
+/// matter.
+#[test]
+fn a_whole_window_that_is_returned_loses_nothing() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    broker_script(&scene, "ch.exchange_declare('payments', 'topic', durable=True)");
+    scene.proxy.set(Fault::Refuse);
+    let daemon = scene.relay().with("declare = false").serve();
+    let acknowledged = post(&daemon, 0..400, 400);
+    scene.proxy.set(Fault::OneConfirmForAll);
+    until(&daemon, "it says why", |relay| relay["blocked"] == true);
+    tried(&scene, 1500);
+    assert!(scene.proxy.hits() > 100, "{} confirms were one with others", scene.proxy.hits());
+    assert_eq!(until(&daemon, "", |_| true)["backlog"], 400);
+    assert_eq!(published(&daemon, "confirmed"), 0.0, "nothing was taken");
+    scene.proxy.heal();
+    declare_by_hand(&scene);
+    let consumer = scene.consumer();
+    all_came(&consumer, &acknowledged);
+    until_settled(&daemon);
+    no_dead_letters(&daemon);
+}
+
 #[test]
 fn a_full_queue_that_rejects_loses_nothing_and_goes_on_when_there_is_room() {
     let node = node::shared();
