@@ -41,7 +41,8 @@ pub fn run(arguments: &[String]) -> i32 {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("made");
     let material = Material::new(&folder);
-    let before = read(&fs::read_to_string(FILE).unwrap_or_default());
+    let file = fs::read_to_string(FILE).unwrap_or_default();
+    let before = read(&file);
     let (mut text, mut failed) = (String::new(), false);
     for (provider, requests) in load_of_each(&material) {
         let counts = per_notification(&folder, &material, &requests);

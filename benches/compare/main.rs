@@ -6,6 +6,10 @@
 //! instructions under callgrind.
 
 mod amqp;
+#[path = "../../tests/broker/certificates.rs"]
+#[expect(dead_code, reason = "the node of the tests serves TLS too")]
+mod certificates;
+mod harness;
 mod instructions;
 mod load;
 mod material;
@@ -42,7 +46,7 @@ const USAGE: &str = "usage: ./bench [--rounds N] [--seconds S] [--cache FOLDER] 
        ./bench --list | --help
        ./bench instructions [--check | --save]
 
-Without a row: all of them, which takes hours; --list names them with what each is for. Results are printed and written
+`all` or no row: all of them, which takes hours; --list names them with what each is for. Results are printed and written
 to benches/RESULTS.md, a row at a time. Packages that a row needs are installed with apt. The cache (default: `bench` in
 cargo's target folder) must lie on the disk that is to be measured; it needs 10 GB for the rows with ten million keys.
 
@@ -53,6 +57,8 @@ cargo's target folder) must lie on the disk that is to be measured; it needs 10 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.first().map(String::as_str) {
+        // `cargo bench` without more: this is not for in between.
+        None => return print!("{USAGE}"),
         Some("serve-bare") => return servers::serve_bare(),
         Some("instructions") => std::process::exit(instructions::run(&arguments[1..])),
 
@@ -68,6 +74,7 @@ fn main() {
             "--rounds" => rounds = value().parse().unwrap_or_else(|_| wrong("--rounds needs a number")),
             "--seconds" => seconds = value().parse().unwrap_or_else(|_| wrong("--seconds needs a number")),
             "--cache" => cache = PathBuf::from(value()),
+            "all" => wanted = rows::ROWS.iter().collect(),
             name => match rows::ROWS.iter().find(|row| row.name == name) {
                 Some(row) => wanted.push(row),
                 None => wrong(&format!("no such row: {name}")),

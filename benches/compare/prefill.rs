@@ -82,8 +82,8 @@ impl Filler {
 fn fill(folder: &Path, material: &Material, keys: u64, backlog: u64) {
     let file = Daemon::default().configure(folder, material);
     let config = Config::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
-    let source = config.sources.iter().find(|source| source.name.as_str() == "paygol").expect("configured");
-    let provider = provider::build(source);
+    let place = config.sources.iter().position(|source| source.name.as_str() == "paygol").expect("configured");
+    let provider = provider::build_all(&config.sources).swap_remove(place);
     let options = Options { segment_bytes: config.store.segment_bytes, verify: false };
     let (journal, _) = Journal::open(folder, options).expect("a journal");
     let keys_of = Keys::new(journal.store_id());

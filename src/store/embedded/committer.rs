@@ -536,7 +536,7 @@ pub fn index_thread(
 ) {
     while let Ok(HandOver { batch, covered, forget }) = batches.recv() {
         failpoint::reach("before-index");
-        match index.write(&batch, covered).and_then(|()| index.remove(&forget)) {
+        match index.write(&batch, covered, &forget) {
             Ok(()) => {
                 failpoint::reach("after-index");
                 shared.indexed(covered.position);

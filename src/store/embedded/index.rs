@@ -1,17 +1,29 @@
-//! The index on disk: sled, and nothing that is acknowledged depends on it.
+//! The index on disk: sled and sorted runs, and nothing that is acknowledged depends on it.
+//!
+//! sled keeps what says how far the index goes and the handful of values that are always in memory. It is no place for
+//! the keys: with at most 16 of them on a page it takes more memory for ten million notifications than the daemon may,
+//! and it copies a page for each key that is written (a third of the processor's time of a notification). They are in
+//! `run`s, each a sorted file that is written once; `shelf` merges them.
 //!
 //! sled's flush is no promise against a power loss (spacejam/sled#1452), so the index says of itself how much of the
 //! journal it covers, in the same batch of the same tree as the values, and is believed only if everything about that
 //! statement fits. Otherwise it is thrown away and built anew from the journal.
 
+mod run;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use super::fields::{Fields, Writer};
+use super::fields::{Fields, Writer, little_endian};
+use super::overlay::is_pinned;
 use super::state::{Key, Value};
 use crate::event::{Digest, Position};
+use shelf::{Catalogue, Shelf, catalogue};
 
 /// Values by key, waiting to be written.
 pub type Batch = HashMap<Key, Value, BuildHasherDefault<KeyHasher>>;
@@ -24,9 +36,15 @@ pub struct KeyHasher(u64);
 /// in between every look-up is an error.
 #[derive(Debug)]
 pub struct Index {
-    db: RwLock<Option<sled::Db>>,
+    held: RwLock<Option<Arc<Held>>>,
     store: [u8; 16],
     boot: String,
+}
+
+#[derive(Debug)]
+struct Held {
+    db: sled::Db,
+    shelf: Shelf,
 }
 
 /// What an index covers.
@@ -38,7 +56,7 @@ pub struct Covered {
     pub chain: Digest,
 }
 
-/// sled answered with an error.
+/// sled or the disk answered with an error.
 #[derive(Debug, thiserror::Error)]
 #[error("the index in {path} failed")]
 pub struct IndexError {
@@ -48,6 +66,8 @@ pub struct IndexError {
 }
 
 const COVERED: &[u8] = b"\0covered";
+/// Numbers and levels of the runs, in the same batch as what they cover.
+const RUNS: &[u8] = b"\0runs";
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
@@ -72,13 +92,17 @@ impl Index {
         let config = sled::Config::new().path(folder).cache_capacity(32 << 20).flush_every_ms(Some(1_000));
         let db = config.open().map_err(failed)?;
         let note = db.get(COVERED).map_err(failed)?;
+        let runs = db.get(RUNS).map_err(failed)?.map(|runs| read_catalogue(&runs)).unwrap_or_default();
         let covered = note.and_then(|note| {
             let fields = Fields::parse(&note)?;
             let same = fields.array(1) == Some(store) && fields.text(2) == Some(boot);
             let covered = Covered { position: Position(fields.number(3)), chain: Digest(fields.array(4)?) };
             (same && !boot.is_empty()).then_some(covered)
         });
-        Ok((Self { db: RwLock::new(Some(db)), store, boot: boot.to_owned() }, covered))
+        // Of another boot nothing is believed: then what runs there are may not even be whole.
+        let runs = covered.map(|_| runs).unwrap_or_default();
+        let shelf = Shelf::open(&folder.join("runs"), &runs).map_err(|error| failed(error.into()))?;
+        Ok((Self { held: RwLock::new(Some(Arc::new(Held { db, shelf }))), store, boot: boot.to_owned() }, covered))
     }
 
     /// Removes the folder of an index.
@@ -97,11 +121,15 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn get(&self, key: &Key) -> Result<Option<Value>, IndexError> {
-        let bytes = self.db()?.get(key.0).map_err(|source| self.failed(source))?;
-        bytes
-            .map(|bytes| Value::decode(key.what(), &bytes).ok_or(sled::Error::Corruption { at: None, bt: () }))
-            .transpose()
-            .map_err(|source| self.failed(source))
+        let held = self.held()?;
+        let decode =
+            |bytes: &[u8]| Value::decode(key.what(), bytes).ok_or(sled::Error::Corruption { at: None, bt: () });
+        let found = if is_pinned(key) {
+            held.db.get(key.0).and_then(|bytes| bytes.map(|bytes| decode(&bytes)).transpose())
+        } else {
+            held.shelf.get(key).map_err(Into::into).and_then(|bytes| bytes.map(|bytes| decode(&bytes)).transpose())
+        };
+        found.map_err(|source| self.failed(source))
     }
 
     /// The values that are always in memory: those of sinks, dead letters, replays, clock and horizon.
@@ -111,7 +139,7 @@ impl Index {
     pub fn pinned(&self) -> Result<Batch, IndexError> {
         let mut found = Batch::default();
         for what in [b'P', b'C', b'H', b'R', b'D', b'J', b'L'] {
-            for entry in self.db()?.scan_prefix([what]) {
+            for entry in self.held()?.db.scan_prefix([what]) {
                 let (key, bytes) = entry.map_err(|source| self.failed(source))?;
                 if let Ok(key) = <[u8; 17]>::try_from(&*key)
                     && let Some(value) = Value::decode(what, &bytes)
@@ -126,36 +154,62 @@ impl Index {
     /// Everything that is in it.
     #[cfg(test)]
     pub fn all(&self) -> std::collections::BTreeMap<Key, Value> {
-        let db = self.db.read().expect("whole");
-        let entries = db.as_ref().expect("open").iter().map(|entry| entry.expect("readable"));
-        let values = entries.filter_map(|(key, bytes)| {
-            let key = Key(<[u8; 17]>::try_from(&*key).ok()?);
-            Some((key, Value::decode(key.what(), &bytes).expect("reads")))
-        });
-        values.collect()
+        let held = self.held().expect("open");
+        let mut found = std::collections::BTreeMap::new();
+        for (key, bytes) in held.db.iter().map(|entry| entry.expect("readable")) {
+            if let Ok(key) = <[u8; 17]>::try_from(&*key) {
+                found.insert(Key(key), Some(bytes.to_vec()));
+            }
+        }
+        for run in held.shelf.runs().iter() {
+            let mut cursor = run.cursor(run::Place::default());
+            while let Some((key, value)) = cursor.peek().expect("reads") {
+                found.insert(key, value.map(<[u8]>::to_vec));
+                cursor.step().expect("reads");
+            }
+        }
+        let kept = found.into_iter().filter_map(|(key, bytes)| Some((key, bytes?)));
+        kept.map(|(key, bytes)| (key, Value::decode(key.what(), &bytes).expect("reads"))).collect()
     }
 
     /// Puts something there that does not read.
     #[cfg(test)]
     pub fn spoil(&self, key: &Key) {
-        let db = self.db.read().expect("whole");
-        db.as_ref().expect("open").insert(key.0, b"\xff\xff").expect("written");
+        let shelf = &self.held().expect("open").shelf;
+        shelf.show(shelf.add(vec![(*key, Some(b"\xff\xff".to_vec()))]).expect("written"));
     }
 
-    /// Writes values and what is covered with them, together or not at all.
+    /// Writes values and what is covered with them, together or not at all, and forgets keys that were retired.
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn write(&self, values: &Batch, covered: Covered) -> Result<(), IndexError> {
+    pub fn write(&self, values: &Batch, covered: Covered, forget: &[Key]) -> Result<(), IndexError> {
+        let held = self.held()?;
         let mut batch = sled::Batch::default();
+        let mut entries: HashMap<Key, Option<Vec<u8>>, BuildHasherDefault<KeyHasher>> = HashMap::default();
         for (key, value) in values {
-            batch.insert(&key.0, value.encode());
+            if is_pinned(key) {
+                batch.insert(&key.0, value.encode());
+            } else {
+                entries.insert(*key, Some(value.encode()));
+            }
         }
+        entries.extend(forget.iter().filter(|key| !is_pinned(key)).map(|key| (*key, None)));
+        let runs = held.shelf.add(entries.into_iter().collect()).map_err(|error| self.failed(error.into()))?;
         let mut note = Writer::new();
         note.put(1, &self.store).put_text(2, Some(&self.boot));
         note.put_number(3, covered.position.0).put(4, &covered.chain.0);
         batch.insert(COVERED, note.finish());
-        self.db()?.apply_batch(batch).map_err(|source| self.failed(source))
+        batch.insert(RUNS, write_catalogue(&catalogue(&runs)));
+        held.db.apply_batch(batch).map_err(|source| self.failed(source))?;
+        held.shelf.show(runs);
+        let replaced = held.shelf.take_replaced();
+        if !replaced.is_empty() {
+            // A kill throws the newest of what sled was told away: then the catalogue before this one must still be true.
+            held.db.flush().map_err(|source| self.failed(source))?;
+            held.shelf.remove(&replaced);
+        }
+        Ok(())
     }
 
     /// Takes back what it says of itself, so that nobody believes it again.
@@ -163,20 +217,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn disown(&self) -> Result<(), IndexError> {
-        self.db()?.remove(COVERED).map(drop).map_err(|source| self.failed(source))
-    }
-
-    /// Forgets keys that were retired.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub fn remove(&self, keys: &[Key]) -> Result<(), IndexError> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let mut batch = sled::Batch::default();
-        keys.iter().for_each(|key| batch.remove(&key.0));
-        self.db()?.apply_batch(batch).map_err(|source| self.failed(source))
+        self.held()?.db.remove(COVERED).map(drop).map_err(|source| self.failed(source))
     }
 
     /// Hands everything to the operating system, for a clean stop.
@@ -184,23 +225,25 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn flush(&self) -> Result<(), IndexError> {
-        self.db()?.flush().map(drop).map_err(|source| self.failed(source))
+        self.held()?.db.flush().map(drop).map_err(|source| self.failed(source))
     }
 
-    fn db(&self) -> Result<sled::Db, IndexError> {
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner).clone();
-        db.ok_or_else(|| self.failed(sled::Error::Unsupported("the index was lost and is being built anew".to_owned())))
+    fn held(&self) -> Result<Arc<Held>, IndexError> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner).clone();
+        held.ok_or_else(|| {
+            self.failed(sled::Error::Unsupported("the index was lost and is being built anew".to_owned()))
+        })
     }
 
     /// Lets go of a database that failed.
     pub fn lose(&self) {
-        *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Goes on with the database of another one, built anew.
     pub fn adopt(&self, other: Self) {
-        *self.db.write().unwrap_or_else(PoisonError::into_inner) =
-            other.db.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) =
+            other.held.into_inner().unwrap_or_else(PoisonError::into_inner);
     }
 
     fn failed(&self, source: sled::Error) -> IndexError {
@@ -211,4 +254,13 @@ impl Index {
 /// Changes with every boot of the machine; empty where the system has none, and then no index is believed.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+fn write_catalogue(runs: &Catalogue) -> Vec<u8> {
+    runs.iter().flat_map(|(number, level)| [*number, u64::from(*level)]).flat_map(u64::to_le_bytes).collect()
+}
+
+fn read_catalogue(bytes: &[u8]) -> Catalogue {
+    let entries = bytes.chunks_exact(16).map(|entry| entry.split_at(8));
+    entries.map(|(number, level)| (little_endian(number), little_endian(level) as u32)).collect()
 }

@@ -61,7 +61,7 @@ pub fn bring_up(
             return Err(error.into());
         }
         if build.batch.len() >= BATCH {
-            index.write(&std::mem::take(&mut build.batch), last)?;
+            index.write(&std::mem::take(&mut build.batch), last, &[])?;
             shared.set_progress(stored.position.0 - from, head.0 - from);
             if shared.is_draining() {
                 return Err(RebuildError::Stopped);
@@ -69,7 +69,7 @@ pub fn bring_up(
         }
     }
     if head.0 > from || covered.is_none() {
-        index.write(&build.batch, last)?;
+        index.write(&build.batch, last, &[])?;
     }
     shared.indexed(head);
     shared.set_progress(1, 1);

@@ -16,7 +16,7 @@ async fn with_a_stray_key(folder: &Folder) {
     let live = store.0.live.get().expect("open");
     let covered = Covered { position: store.0.shared.head(), chain: store.0.shared.newest().1 };
     let stray: Batch = [(STRAY, Value::GetId(Bound { order: "stray".into(), told: false }))].into_iter().collect();
-    live.index.write(&stray, covered).expect("written");
+    live.index.write(&stray, covered, &[]).expect("written");
     store.close();
 }
 
