@@ -472,7 +472,7 @@ impl Store for Embedded {
             head: head.0,
             chain: chain.to_string(),
             journal_bytes: segments.iter().map(|segment| segment.bytes).sum(),
-            damage: shared.damage(),
+            damage: shared.damage() + live.map_or(0, |live| live.reader.damage_met()),
             index_lag: shared.lag(),
             rebuild_progress: shared.progress(),
             restored: shared.restored(),

@@ -117,6 +117,14 @@ impl Disk {
         self.off = true;
     }
 
+    /// It was off for nobody but those who used it: all is as they left it, and their handles are dead.
+    pub fn power_again(&mut self) {
+        (self.off, self.cut_in) = (false, None);
+        self.generation += 1;
+        self.nodes.values_mut().for_each(|node| node.opens = 0);
+        self.sweep();
+    }
+
     /// The power goes in the middle of the `steps`-th change or sync from now: a change may get to the disk, the
     /// caller hears EIO.
     pub fn cut_after(&mut self, steps: u64) {

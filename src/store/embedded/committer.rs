@@ -210,14 +210,16 @@ impl Committer {
             Some(Value::Clock(newest)) => *newest,
             _ => 0,
         };
-        let clock_alarm = clock_is_doubtful(self.clock.now(), newest);
+        let now = self.clock.now();
+        let clock_alarm = clock_is_doubtful(now, newest);
+        self.shared.set_newest(newest);
         self.shared.set_clock_alarm(clock_alarm);
         let restored = matches!(self.overlay.pinned(&self.keys.restored()), Some(Value::Restored(true)));
         self.shared.set_restored(restored);
         if let Some(Value::Timelines(timelines)) = self.overlay.pinned(&self.keys.timelines()) {
             self.shared.set_timelines(timelines);
         }
-        Circumstances { clock_alarm, restored, fulfil_never: self.terms.now().fulfil_never }
+        Circumstances { now, clock_alarm, restored, fulfil_never: self.terms.now().fulfil_never }
     }
 
     fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {
@@ -319,7 +321,7 @@ impl Committer {
         let position = self.position(group);
         let fingerprints = self.keys.fingerprints(&record);
         group.events += usize::from(owed(&record).is_some());
-        let stamped = Stamped { committed_at: self.clock.now(), doubtful: circumstances.clock_alarm, record };
+        let stamped = Stamped { committed_at: circumstances.now, doubtful: circumstances.clock_alarm, record };
         let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
         state::apply(&mut look, &self.keys, position, &stamped);
         if let Some(error) = look.failed {

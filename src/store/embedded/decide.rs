@@ -26,6 +26,9 @@ pub const KEPT_EMPTY: u64 = 16;
 /// What holds for all notifications of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
+    /// The reading of the clock by which `clock_alarm` was judged: its records are stamped with no other, or one that is
+    /// read after a jump would be trusted.
+    pub now: Timestamp,
     /// The clock cannot be trusted.
     pub clock_alarm: bool,
     /// The store was started from a backup.

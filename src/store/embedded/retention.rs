@@ -9,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use super::committer::{Job, chain_of};
+use super::decide::clock_is_doubtful;
 use super::journal::{Keep, SegmentInfo, Stored};
 use super::record::{Record, Stamped, Statement, millis};
 use super::state::{Key, Value};
@@ -19,7 +20,7 @@ use crate::event::{Position, Status, Verdict};
 pub(super) fn run(inner: &Arc<Inner>) {
     let mut done: HashMap<Position, u64> = HashMap::new();
     while !inner.shared.is_draining() && !inner.shared.has_failed() {
-        if let Some(live) = inner.live.get().filter(|_| !inner.shared.clock_alarm()) {
+        if let Some(live) = inner.live.get() {
             pass(inner, live, &mut done);
         }
         let mut waited = Duration::ZERO;
@@ -44,7 +45,12 @@ struct Terms {
 }
 
 fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
-    let now = millis(inner.options.clock.now());
+    // Judged by this very reading: what others have noted of the clock is older than it, and a start has noted nothing yet.
+    let now = inner.options.clock.now();
+    if inner.shared.clock_alarm() || clock_is_doubtful(now, inner.shared.newest()) {
+        return;
+    }
+    let now = millis(now);
     let retention = inner.terms.now().retention;
     let span = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut terms = Terms {

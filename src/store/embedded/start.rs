@@ -84,6 +84,9 @@ fn run(inner: &Arc<Inner>) {
         Some(Value::Timelines(timelines)) => inner.shared.set_timelines(timelines),
         _ => inner.shared.set_timelines(&[keys.first_timeline()]),
     }
+    if let Some(Value::Clock(newest)) = pinned.get(&keys.clock()) {
+        inner.shared.set_newest(*newest);
+    }
     let (hand_over, batches) = sync_channel(1);
     let committer = Committer {
         journal,

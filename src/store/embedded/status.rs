@@ -21,6 +21,7 @@ pub struct Shared {
     progress: AtomicU64,
     draining: AtomicBool,
     clock_alarm: AtomicBool,
+    newest: AtomicU64,
     restored: AtomicBool,
     index_lost: AtomicBool,
     damage: AtomicU64,
@@ -42,6 +43,7 @@ impl Default for Shared {
             progress: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             clock_alarm: AtomicBool::new(false),
+            newest: AtomicU64::new(0),
             restored: AtomicBool::new(false),
             index_lost: AtomicBool::new(false),
             damage: AtomicU64::new(0),
@@ -153,6 +155,16 @@ impl Shared {
             }
         }
     }
+    /// Notes when the newest trusted record was written, in milliseconds; 0 where there is none.
+    pub fn set_newest(&self, newest: u64) {
+        self.newest.store(newest, Ordering::Release);
+    }
+
+    /// When the newest trusted record was written, for whoever judges a reading of the clock of its own.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
     /// Whether the clock cannot be trusted.
     pub fn clock_alarm(&self) -> bool {
         self.clock_alarm.load(Ordering::Acquire)

@@ -82,6 +82,11 @@ impl Reader {
         Self { shelf }
     }
 
+    /// How many records did not read so far, of which no start had known.
+    pub fn damage_met(&self) -> u64 {
+        self.shelf.damage_met()
+    }
+
     /// The newest visible position; 0 in an empty journal.
     pub fn head(&self) -> Position {
         Position(self.shelf.head())
@@ -192,6 +197,7 @@ impl Reader {
                 .map_err(|source| ReadError::Io { path: spot.path.clone(), source })?;
             // A segment may be rewritten while it is read; then what was found is of no worth.
             if self.shelf.is_current(from, spot.generation) || spot.generation.is_none() {
+                found.iter().filter_map(damaged_at).for_each(|at| self.shelf.met_damage(at, &spot.path));
                 return Ok((found, Some(last)));
             }
         }
@@ -199,6 +205,15 @@ impl Reader {
 }
 
 type Found = Result<Stored, ReadError>;
+
+/// The position of a record of which something does not read.
+fn damaged_at(found: &Found) -> Option<u64> {
+    match found {
+        Ok(stored) => stored.parts_damaged.then_some(stored.position.0),
+        Err(ReadError::Damaged { position, .. }) => Some(position.0),
+        Err(ReadError::Io { .. }) => None,
+    }
+}
 
 fn scanned_fingerprints(segment: &Segment) -> io::Result<Vec<u64>> {
     let bytes = read_file(&segment.path)?;

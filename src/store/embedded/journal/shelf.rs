@@ -1,6 +1,6 @@
 //! What writer and readers share: which segments there are and where their records lie.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -99,6 +99,8 @@ pub struct Shelf {
     generations: AtomicU64,
     failed: OnceLock<&'static str>,
     handles: Mutex<VecDeque<(u64, Arc<File>)>>,
+    /// Positions of records that did not read when somebody asked for them.
+    damaged: Mutex<BTreeSet<u64>>,
 }
 
 /// Where a record lies.
@@ -127,7 +129,21 @@ impl Shelf {
             generations: AtomicU64::new(generations),
             failed: OnceLock::new(),
             handles: Mutex::new(VecDeque::with_capacity(OPEN_FILES)),
+            damaged: Mutex::default(),
         }
+    }
+
+    /// Notes a record that does not read, which no start has seen because it reads no sealed segment whole. Told once.
+    pub fn met_damage(&self, position: u64, path: &Path) {
+        if self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(position) {
+            tracing::error!(position, file = %path.display(),
+                "the journal is damaged: a record or its body does not read and is left out wherever it is asked for");
+        }
+    }
+
+    /// How many records did not read.
+    pub fn damage_met(&self) -> u64 {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
     // Nothing panics while it holds these locks; if it did, what they guard would still be whole.

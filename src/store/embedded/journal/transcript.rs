@@ -166,10 +166,12 @@ impl Transcript {
     /// Gives the synced file its name, in place of one that bears it, and syncs the folder.
     pub fn install(&mut self, folder: &Path) -> Result<PathBuf, Failed> {
         let path = folder.join(segment_name(self.header.first));
+        // Opened first: a process without descriptors must not take that for a sync that failed.
+        let names = File::open(folder).map_err(Failed::Write)?;
         fs::rename(&self.temporary, &path).map_err(Failed::Write)?;
         self.installed = true;
         crate::failpoint::reach("segment-named");
-        disk::sync_folder(folder).map_err(Failed::Sync)?;
+        names.sync_all().map_err(Failed::Sync)?;
         Ok(path)
     }
 

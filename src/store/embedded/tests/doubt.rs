@@ -205,3 +205,26 @@ async fn whoever_has_a_return_url_cannot_fill_the_journal_with_it() {
     assert_eq!((right.outcome, right.event.is_some()), (Outcome::New, true), "the right one is never refused");
     store.close();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_a_clock_two_years_ahead_retires_nothing() {
+    let folder = Folder::new();
+    let store = folder.start();
+    let pending = |n: u32| Said { status: "created", ..Said::paid(&format!("O{n}"), &n.to_string()) };
+    for n in 0..80 {
+        store.commit(pending(n).verified(folder.clock.now())).await.expect("kept");
+    }
+    conformance::until("all of it is in the index", || store.figures().index_lag == 0).await;
+    store.close();
+    drop(store);
+    folder.clock.set(folder.clock.now() + SignedDuration::from_hours(2 * 365 * 24));
+    // Nobody has judged this clock when the thread that retires first looks at it.
+    let store = folder.start_with(Options { retention_tick: Duration::from_millis(1), ..folder.options() });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(store.horizon(), Position(0), "no body is retired");
+    for n in 0..80 {
+        let again = store.commit(pending(n).verified(folder.clock.now())).await.expect("known");
+        assert_eq!(again.outcome, Outcome::Duplicate, "its key is kept");
+    }
+    store.close();
+}
