@@ -63,11 +63,17 @@ use serde_json::json;
 type Section = fn(&Form) -> Result<Vec<Row>, String>;
 
 /// Sections in the order of the table, what they do, and whether the short form has them.
-const SECTIONS: [(&str, &str, bool, Section); 7] = [
+const SECTIONS: [(&str, &str, bool, Section); 8] = [
     ("oracle", "the judge finds out each way to break the promise", true, self_check::run),
     ("process", "SIGKILL at random and at each named point, SIGTERM, SIGSTOP, memory, descriptors", true, process::run),
     ("power", "power cuts under load and in a start, in three ways", true, power::run),
-    ("disk", "a disk that fails, fills up or hands back something else; a wrong clock", true, disk_faults::run),
+    ("disk", "a disk that fails or fills up while it runs; a wrong clock", true, disk_faults::run),
+    (
+        "damage",
+        "what a start finds: flipped bits, segments cut, gone or foreign, no index, an older copy",
+        false,
+        disk_faults::found,
+    ),
     ("broker", "everything between the relay and the order system", true, broker::run),
     ("model", "the store against a model of ten lines, with crashes and power cuts", true, model::run),
     ("concurrency", "the same, contradicting and racing notifications at once", true, concurrency::run),

@@ -212,7 +212,7 @@ impl Committer {
         };
         let now = self.clock.now();
         let clock_alarm = clock_is_doubtful(now, newest);
-        self.shared.set_newest(newest);
+        self.shared.set_trusted_at(newest);
         self.shared.set_clock_alarm(clock_alarm);
         let restored = matches!(self.overlay.pinned(&self.keys.restored()), Some(Value::Restored(true)));
         self.shared.set_restored(restored);

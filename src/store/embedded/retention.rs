@@ -47,7 +47,7 @@ struct Terms {
 fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
     // Judged by this very reading: what others have noted of the clock is older than it, and a start has noted nothing yet.
     let now = inner.options.clock.now();
-    if inner.shared.clock_alarm() || clock_is_doubtful(now, inner.shared.newest()) {
+    if inner.shared.clock_alarm() || clock_is_doubtful(now, inner.shared.trusted_at()) {
         return;
     }
     let now = millis(now);

@@ -85,7 +85,7 @@ fn run(inner: &Arc<Inner>) {
         _ => inner.shared.set_timelines(&[keys.first_timeline()]),
     }
     if let Some(Value::Clock(newest)) = pinned.get(&keys.clock()) {
-        inner.shared.set_newest(*newest);
+        inner.shared.set_trusted_at(*newest);
     }
     let (hand_over, batches) = sync_channel(1);
     let committer = Committer {

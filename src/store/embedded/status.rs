@@ -21,7 +21,7 @@ pub struct Shared {
     progress: AtomicU64,
     draining: AtomicBool,
     clock_alarm: AtomicBool,
-    newest: AtomicU64,
+    trusted_at: AtomicU64,
     restored: AtomicBool,
     index_lost: AtomicBool,
     damage: AtomicU64,
@@ -43,7 +43,7 @@ impl Default for Shared {
             progress: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             clock_alarm: AtomicBool::new(false),
-            newest: AtomicU64::new(0),
+            trusted_at: AtomicU64::new(0),
             restored: AtomicBool::new(false),
             index_lost: AtomicBool::new(false),
             damage: AtomicU64::new(0),
@@ -156,13 +156,13 @@ impl Shared {
         }
     }
     /// Notes when the newest trusted record was written, in milliseconds; 0 where there is none.
-    pub fn set_newest(&self, newest: u64) {
-        self.newest.store(newest, Ordering::Release);
+    pub fn set_trusted_at(&self, at: u64) {
+        self.trusted_at.store(at, Ordering::Release);
     }
 
     /// When the newest trusted record was written, for whoever judges a reading of the clock of its own.
-    pub fn newest(&self) -> u64 {
-        self.newest.load(Ordering::Acquire)
+    pub fn trusted_at(&self) -> u64 {
+        self.trusted_at.load(Ordering::Acquire)
     }
 
     /// Whether the clock cannot be trusted.
