@@ -73,7 +73,10 @@ fn refused(daemon: &Daemon, text: &str, why: &[&str]) {
     for why in why {
         assert!(said.contains(why), "{why} is not in {said}");
     }
-    assert!(daemon.log().contains(why[0]), "the log says it too");
+    eventually("the log says it too", || {
+        let log = daemon.log();
+        if log.contains(why[0]) { Ok(()) } else { Err(log) }
+    });
     assert_eq!(daemon.metric("quittance_config_last_reload_successful"), 0.0);
 }
 

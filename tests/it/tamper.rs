@@ -120,7 +120,11 @@ fn scene() -> (Daemon, PathBuf, String) {
     let mut daemon = Daemon::start();
     paid(&daemon, 0..6);
     assert!(daemon.stop().success());
-    let log = daemon.log();
+    // The last head is noted before the last line.
+    let log = eventually("the log is here to its end", || {
+        let log = daemon.log();
+        if log.contains("\"stopped\"") { Ok(log) } else { Err(log) }
+    });
     let noted = log.lines().rev().find_map(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
         line["head"].as_str().filter(|head| head.contains(':')).map(str::to_owned)
