@@ -61,6 +61,9 @@ pub struct Place {
     at: usize,
 }
 
+/// A key, and its value unless it was forgotten.
+pub type KeyValue<'a> = (Key, Option<&'a [u8]>);
+
 fn prefix(key: &Key) -> u64 {
     let mut first = [0; 8];
     for (to, from) in first.iter_mut().zip(key.0) {
@@ -217,7 +220,7 @@ impl Cursor<'_> {
     ///
     /// # Errors
     /// When a block does not read.
-    pub fn peek(&mut self) -> io::Result<Option<(Key, Option<&[u8]>)>> {
+    pub fn peek(&mut self) -> io::Result<Option<KeyValue<'_>>> {
         if self.place.at >= self.place.block.len() {
             if self.place.next_block >= self.run.fences.len() {
                 return Ok(None);
