@@ -108,13 +108,13 @@ const PACE: Pace = Pace {
 };
 
 impl Admin {
-    /// Binds the socket. Nothing is accepted before [`Admin::run`].
+    /// Binds the socket, or takes the one that was handed over. Nothing is accepted before [`Admin::run`].
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(desk: Desk) -> io::Result<Self> {
+    pub async fn bind(desk: Desk, handed_over: Option<std::net::TcpListener>) -> io::Result<Self> {
         let sites = desk.sites.clone();
-        let door = Door::bind(sites.now().config.admin.address).await?;
+        let door = Door::bind(sites.now().config.admin.address, handed_over).await?;
         Ok(Self { door, router: router(Arc::new(desk)), sites })
     }
 

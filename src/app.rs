@@ -28,6 +28,7 @@ use crate::relay::Relay;
 use crate::relay::health::Health;
 use crate::replay::{Replays, Towards};
 use crate::seal::Seal;
+use crate::service_manager::{self, Sockets};
 use crate::sink::amqp::{Amqp, WrongUrl};
 use crate::sink::feed::Feed;
 use crate::store::embedded::journal::disk::make_folder;
@@ -81,7 +82,7 @@ pub struct SourceLine {
 }
 
 /// What a start may be told besides the config.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// The store comes from a backup: every paid event holds until it is confirmed or released.
     pub restored: bool,
@@ -91,6 +92,8 @@ pub struct Options {
     pub confirm_clock: bool,
     /// Draw a progress bar while keys are read.
     pub progress_bar: bool,
+    /// What the service manager keeps open for it.
+    pub sockets: Sockets,
 }
 
 /// Why it does not start.
@@ -163,7 +166,7 @@ impl App {
         if now == Enlisted::NeedsStart {
             return Err(AppError::NeedsStart);
         }
-        let app = Self::assemble(config, Arc::new(store.clone()), metrics, clock).await?;
+        let app = Self::assemble(config, Arc::new(store.clone()), metrics, clock, options.sockets).await?;
         let url = format!("http://{}", app.admin_addr());
         store.announce(&url).map_err(|error| AppError::Store(error.into()))?;
         Ok(Self { fatal: Some(store.fatal()), enlisted: Some(enlisted), ..app })
@@ -175,7 +178,7 @@ impl App {
     /// When an address cannot be bound.
     pub async fn with_store(config: Config, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
         let metrics = Metrics::new(&config.sources, clock.now())?;
-        Self::assemble(config, store, metrics, clock).await
+        Self::assemble(config, store, metrics, clock, Sockets::default()).await
     }
 
     async fn assemble(
@@ -183,6 +186,7 @@ impl App {
         store: Arc<dyn Store>,
         metrics: Metrics,
         clock: Arc<dyn Clock>,
+        sockets: Sockets,
     ) -> Result<Self, AppError> {
         let group = || Tasks::new(Handle::current());
         let (serving, relaying, asking) = (group(), group(), group());
@@ -228,7 +232,7 @@ impl App {
         }
         let address = config.listener.address;
         let failed = |what, address| move |source| AppError::Bind { what, address, source };
-        let listener = Listener::bind(sites.clone(), intake, metrics.connections().clone()).await;
+        let listener = Listener::bind(sites.clone(), sockets.public, intake, metrics.connections().clone()).await;
         let listener = listener.map_err(failed("the public listener", address))?;
         let reloader = Reloader::new(Parts {
             current,
@@ -257,7 +261,7 @@ impl App {
             replays: replays.clone(),
         };
         let address = config.admin.address;
-        let admin = Admin::bind(desk).await.map_err(failed("the admin listener", address))?;
+        let admin = Admin::bind(desk, sockets.admin).await.map_err(failed("the admin listener", address))?;
         let addresses = Addresses {
             public: listener.address().map_err(failed("the public listener", address))?,
             admin: admin.address().map_err(failed("the admin listener", address))?,
@@ -314,6 +318,7 @@ impl App {
     /// [`AppError::Failed`] when it stopped because the store failed for good; [`AppError::NeedsStart`] when a store that
     /// opened late holds events and nobody said where the relay begins.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+        let listening = format!("listening on {}", self.addresses.public);
         let Self {
             listener,
             admin,
@@ -337,12 +342,15 @@ impl App {
         asking.spawn("unfinished replays", replays.resume());
         asking.spawn("first look", once_ready(Arc::clone(&store), seen, consumers, asking.clone()));
         asking.spawn("head notes", head::note_heads(Arc::clone(&store), note.clone(), asking.clone()));
+        asking.spawn("watchdog", service_manager::feed_watchdog(Arc::clone(&store), asking.clone()));
+        service_manager::ready(&listening);
         let failure = tokio::select! {
             () = shutdown => None,
             why = failed(fatal) => Some(AppError::Failed(why)),
             () = needs_start(enlisted) => Some(AppError::NeedsStart),
         };
 
+        service_manager::stopping();
         tracing::info!("stopping: accepting no more, finishing what is in flight");
         serving.stop();
         report("listener", serving.wait(SERVING_BOUND).await);

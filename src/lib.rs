@@ -27,6 +27,7 @@ pub mod quarantine;
 pub mod relay;
 pub mod replay;
 pub mod seal;
+pub mod service_manager;
 pub mod sink;
 pub mod store;
 pub mod telemetry;

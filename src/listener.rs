@@ -52,13 +52,18 @@ pub(crate) struct Door {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Listener {
-    /// Binds the socket. Nothing is accepted before [`Listener::run`].
+    /// Binds the socket, or takes the one that was handed over. Nothing is accepted before [`Listener::run`].
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(sites: Sites, intake: Intake, connections: IntGauge) -> io::Result<Self> {
+    pub async fn bind(
+        sites: Sites,
+        handed_over: Option<std::net::TcpListener>,
+        intake: Intake,
+        connections: IntGauge,
+    ) -> io::Result<Self> {
         let address = sites.now().config.listener.address;
-        Ok(Self { door: Door::bind(address).await?, sites, intake, connections })
+        Ok(Self { door: Door::bind(address, handed_over).await?, sites, intake, connections })
     }
 
     /// The bound address, with the port that the system chose.
@@ -92,9 +97,16 @@ impl Listener {
 }
 
 impl Door {
-    /// Binds a socket.
-    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await? })
+    /// Binds a socket, unless one was handed over that listens already.
+    pub(crate) async fn bind(address: SocketAddr, handed_over: Option<std::net::TcpListener>) -> io::Result<Self> {
+        let socket = match handed_over {
+            Some(socket) => {
+                socket.set_nonblocking(true)?;
+                TcpListener::from_std(socket)?
+            }
+            None => TcpListener::bind(address).await?,
+        };
+        Ok(Self { socket })
     }
     /// The bound address.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {

@@ -12,6 +12,7 @@ use super::{Failure, talk};
 use crate::app::{App, AppError, Options, Reloader};
 use crate::cli::Serve;
 use crate::config::{Config, Problem, Problems};
+use crate::service_manager::{self, Sockets};
 use crate::store::embedded::lock::LockError;
 
 /// Runs until SIGTERM or SIGINT; SIGHUP has it read its configuration anew.
@@ -49,6 +50,9 @@ pub(super) fn failure(error: AppError, file: &Path) -> Failure {
 }
 
 fn serve(config: Config, file: &Path, arguments: &Serve) -> anyhow::Result<Result<(), AppError>> {
+    // Before the runtime and its threads: it clears the environment of what it took.
+    let sockets = Sockets::inherited().context("the sockets of the service manager: each has to be a TCP listener")?;
+    let configured = config.listener.address;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         // Asked for before anything is opened: a stop that comes early must find somebody who listens.
@@ -58,12 +62,17 @@ fn serve(config: Config, file: &Path, arguments: &Serve) -> anyhow::Result<Resul
             restored_ended: arguments.restored_ended,
             confirm_clock: arguments.confirm_clock,
             progress_bar: std::io::stderr().is_terminal(),
+            sockets,
         };
         let app = match App::bind(config, options).await {
             Ok(app) => app,
             Err(error) => return Ok(Err(error)),
         };
         announce(&app);
+        if configured.port() != 0 && configured != app.public_addr() {
+            let given = app.public_addr();
+            tracing::warn!(%configured, %given, "the service manager's socket is another than listener.address");
+        }
         let reloader = app.reloader();
         Ok(app.run(signals.obeyed(&reloader, file)).await)
     })
@@ -122,5 +131,7 @@ async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
 /// One reload. What came of it is in the log and in `/api/v1/status`.
 async fn reload(reloader: &Reloader, file: &Path) {
     tracing::info!(file = %file.display(), "SIGHUP: reading the configuration anew");
+    service_manager::reloading();
     let _ = reloader.reload(file).await;
+    service_manager::reloaded();
 }

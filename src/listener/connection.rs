@@ -41,6 +41,8 @@ pub struct Http {
     pace: Pace,
 }
 
+/// How long after a stop a connection that was let in before it may take for its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// How long a connection is read on after its last answer, and how much of it, so that the peer can read that answer.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -79,14 +81,22 @@ impl Http {
             let mut sleep = pin!(tokio::time::sleep_until(Instant::now() + self.pace.idle));
             let mut stopped = pin!(stop.cancelled());
             let mut stopping = false;
+            // Set from the stop until hyper was told of it.
+            let mut grace: Option<Pin<Box<Sleep>>> = None;
             poll_fn(|cx| {
                 if !stopping && stopped.as_mut().poll(cx).is_ready() {
                     stopping = true;
-                    Pin::new(&mut connection).graceful_shutdown();
+                    grace = Some(Box::pin(tokio::time::sleep(FIRST_REQUEST)));
                 }
                 loop {
+                    if leaves(&mut grace, &watch, cx) {
+                        Pin::new(&mut connection).graceful_shutdown();
+                    }
                     if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                         return Poll::Ready(ended(result, &watch));
+                    }
+                    if grace.is_some() && watch.has_served() {
+                        continue;
                     }
                     match poll_timer(sleep.as_mut(), &watch, cx) {
                         Poll::Pending => return Poll::Pending,
@@ -103,6 +113,16 @@ impl Http {
             Box::pin(part(stream, end.map(fault).unwrap_or_default())).await;
         }
     }
+}
+
+/// Whether hyper is to be told of the stop now: once the first request has arrived or its time is over. Told before, it
+/// would close a connection on which nothing was read yet, and whoever had just been let in would see it reset.
+fn leaves(grace: &mut Option<Pin<Box<Sleep>>>, watch: &Watch, cx: &mut Context<'_>) -> bool {
+    let over = grace.as_mut().is_some_and(|grace| watch.has_served() || grace.as_mut().poll(cx).is_ready());
+    if over {
+        *grace = None;
+    }
+    over
 }
 
 enum Timer {

@@ -111,6 +111,10 @@ impl Watch {
         let flaw = state.scan.flaw().filter(|flaw| flaw.head == state.calls).map(|flaw| flaw.why);
         Arrival { first_byte: state.first_byte, flaw }
     }
+    /// Whether a request came to the service on this connection, now or before.
+    pub fn has_served(&self) -> bool {
+        self.state().calls > 0
+    }
     /// The body is complete.
     pub fn body_read(&self) {
         self.state().enter(Phase::Work);

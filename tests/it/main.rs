@@ -29,6 +29,7 @@ mod reload;
 mod schema;
 mod secrets;
 mod send;
+mod service;
 mod shifted;
 mod signatures;
 mod single_use;
