@@ -13,6 +13,7 @@ mod browser_returns;
 mod by_hand;
 mod commands;
 mod demo;
+mod docs;
 mod doctor;
 mod durability;
 mod expectations;
