@@ -14,6 +14,7 @@ mod health;
 mod inside;
 mod openapi;
 mod problem;
+mod quarantine;
 mod reloads;
 mod replays;
 mod settle;
@@ -24,16 +25,17 @@ mod tests;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use http::Request;
+use http::request::Parts;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -43,6 +45,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::config::Secret;
 use crate::drain::Tasks;
 use crate::listener::commit::Slot;
 use crate::listener::connection::{Http, Tracked};
@@ -54,6 +57,7 @@ use crate::relay::health::Health;
 use crate::replay::Replays;
 use crate::sink::feed::Feed;
 use crate::store::{NOT_OPEN, Store, StoreError, Unavailable};
+pub use document::OPERATOR;
 pub use inside::Inside;
 use problem::Problem;
 pub use reloads::Reloads;
@@ -131,11 +135,13 @@ impl Admin {
         let Self { door, router, sites } = self;
         let http = Http::new(PACE, MAX_HEADER_BYTES);
         let stop = tasks.stopping();
-        let serve = |stream: TcpStream, _: SocketAddr, slot: Slot| {
+        let patience = Arc::new(auth::Patience::default());
+        let serve = |stream: TcpStream, from: SocketAddr, slot: Slot| {
             let (http, router, sites, stop) = (http.clone(), router.clone(), sites.clone(), stop.clone());
+            let guard = Guard { patience: Arc::clone(&patience), from: from.ip() };
             tasks.spawn("admin connection", async move {
                 let _slot = slot;
-                let service = |watch| OneConnection { router, sites, watch };
+                let service = |watch| OneConnection { router, sites, guard, watch };
                 http.serve(stream, stop, service, problem::head_fault).await;
             });
         };
@@ -157,6 +163,10 @@ fn router(desk: Shared) -> Router {
         .route("/api/v1/dead-letters", get(dead_letters::list))
         .route("/api/v1/dead-letters/{id}", get(dead_letters::show))
         .route("/api/v1/dead-letters/{id}/retry", post(dead_letters::retry))
+        .route("/api/v1/quarantine", get(quarantine::list))
+        .route("/api/v1/quarantine/reverify", post(quarantine::reverify))
+        .route("/api/v1/quarantine/{id}", get(quarantine::show))
+        .route("/api/v1/quarantine/{id}/release", post(quarantine::release))
         .route("/api/v1/consumers", get(consumers::list))
         .route("/api/v1/consumers/{name}", delete(consumers::forget))
         .route("/api/v1/orders/{source}/{order_id}", get(api::order))
@@ -186,10 +196,33 @@ impl Desk {
     }
 }
 
+/// Who asks, and how long he waits after a wrong token.
+#[derive(Clone)]
+struct Guard {
+    patience: Arc<auth::Patience>,
+    from: IpAddr,
+}
+
+impl Guard {
+    /// Lets a request pass, or says why not; a wrong token hears it later.
+    async fn check(&self, parts: &Parts, token: Option<&Secret>) -> Result<(), Problem> {
+        let Err(problem) = auth::check(parts, token) else { return Ok(()) };
+        if !(problem.is_unauthorized() && auth::guesses(parts)) {
+            return Err(problem);
+        }
+        let Some(wait) = self.patience.wrong(self.from, Instant::now()) else {
+            return Err(Problem::new(http::StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens"));
+        };
+        tokio::time::sleep(wait).await;
+        Err(problem)
+    }
+}
+
 /// The service of one connection.
 struct OneConnection {
     router: Router,
     sites: Sites,
+    guard: Guard,
     watch: Watch,
 }
 
@@ -200,8 +233,9 @@ impl Service<Request<Incoming>> for OneConnection {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (router, site, watch) = (self.router.clone(), self.sites.now(), self.watch.clone());
+        let guard = self.guard.clone();
         Box::pin(async move {
-            let response = answer(router, &site, request, &watch).await.unwrap_or_else(|(problem, whole)| {
+            let response = answer(router, &site, &guard, request, &watch).await.unwrap_or_else(|(problem, whole)| {
                 let mut response = problem.into_response();
                 if !whole {
                     let close = http::HeaderValue::from_static("close");
@@ -219,6 +253,7 @@ impl Service<Request<Incoming>> for OneConnection {
 async fn answer(
     router: Router,
     site: &Site,
+    guard: &Guard,
     request: Request<Incoming>,
     watch: &Watch,
 ) -> Result<Response, (Problem, bool)> {
@@ -227,8 +262,8 @@ async fn answer(
     if let Some(why) = arrival.flaw {
         return Err((Problem::bad_request(why), false));
     }
-    auth::check(&parts, site.config.admin.token.as_ref())
-        .map_err(|problem| (problem, hyper::body::Body::is_end_stream(&body)))?;
+    let checked = guard.check(&parts, site.config.admin.token.as_ref()).await;
+    checked.map_err(|problem| (problem, hyper::body::Body::is_end_stream(&body)))?;
     let body = body::collect(body, MAX_BODY_BYTES, watch).await.map_err(|rejection| (rejection.into(), false))?;
     watch.body_read();
     let request = Request::from_parts(parts, Full::new(body));

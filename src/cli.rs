@@ -3,6 +3,7 @@
 mod doctor;
 mod export;
 mod look;
+mod operate;
 mod send;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::event::{Currency, Decimal, Kind};
 pub use doctor::Doctor;
 pub use export::Export;
 pub use look::{List, Show, Tail};
+pub use operate::{Consumer, Consumers, DeadLetter, DeadLetters, Quarantine, Quarantined, Replay, Settle};
 pub use send::Send;
 
 /// Receives payment notifications, proves them, keeps them on disk, answers, and hands on one event for each.
@@ -68,6 +70,16 @@ pub enum Command {
     Export(Export),
     /// Look at store, index, broker, clock, keys, file rights and disk, and say what to do.
     Doctor(Doctor),
+    /// End a hold by hand.
+    Settle(Settle),
+    /// Send kept events again.
+    Replay(Box<Replay>),
+    /// Look at what the sink refused for good, and try it again.
+    DeadLetters(DeadLetters),
+    /// Look at what was refused and may yet prove genuine, and let it in.
+    Quarantine(Quarantine),
+    /// Look at the readers of the feed, and forget one.
+    Consumers(Consumers),
     /// Print a shell's completions.
     Completions(Completions),
     /// Print the manual page.
@@ -266,7 +278,6 @@ mod tests {
         refused(&format!("{EXPECT} --amount 6.0 --from x.jsonl"), "cannot be used with");
         refused(&format!("{EXPECT} --amount 6.0 --indicator a --indicator-file b"), "cannot be used with");
         refused("quittance check --live --connect", "cannot be used with");
-        refused("quittance replay", "unrecognized subcommand");
         Cli::try_parse_from(format!("{EXPECT} --amount 6.000 --expires 90m").split(' ')).expect("good");
         Cli::try_parse_from("quittance check --config x.toml".split(' ')).expect("--config stands anywhere");
     }

@@ -12,7 +12,9 @@ pub mod expect;
 pub mod export;
 pub mod list;
 pub mod manual;
+pub mod operate;
 mod reading;
+pub mod replay;
 pub mod send;
 mod sender;
 pub mod serve;
@@ -96,6 +98,11 @@ fn act(cli: Cli) -> Result<(), Failure> {
         Command::Tail(arguments) => tail::run(&file, arguments, &mut out),
         Command::Export(arguments) => export::run(&file, arguments, &mut out),
         Command::Doctor(arguments) => doctor::run(&config()?, &file, arguments, &mut out),
+        Command::Settle(arguments) => operate::settle(&file, arguments, &mut out),
+        Command::Replay(arguments) => replay::run(&file, arguments, &mut out),
+        Command::DeadLetters(arguments) => operate::dead_letters(&file, &arguments.what, &mut out),
+        Command::Quarantine(arguments) => operate::quarantine(&file, &arguments.what, &mut out),
+        Command::Consumers(arguments) => operate::consumers(&file, &arguments.what, &mut out),
         Command::Completions(arguments) => manual::completions(arguments.shell, &mut out),
         Command::Man(arguments) => manual::pages(arguments.dir.as_deref(), &mut out),
     }

@@ -15,6 +15,7 @@ mod multipart;
 pub mod paygol;
 pub mod paygol_legacy;
 pub mod php_json;
+mod reverified;
 pub mod rsa_recovery;
 pub mod split;
 
@@ -29,6 +30,7 @@ use zeroize::Zeroizing;
 use crate::config::{ProviderSettings, Source};
 use crate::event::{AccountName, Assurance, Details, Digest, Kind, OrderId, Reason, SourceName, Status, Verdict};
 use crate::store::Committed;
+pub use reverified::Reverified;
 
 /// One HTTP request from outside at a source's path, whole.
 #[derive(Clone)]
@@ -266,6 +268,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Whether the provider can carry this order id.
     fn carries_order(&self, _order: &OrderId) -> bool {
         true
+    }
+    /// The bearer secrets, as they would be sent, that today's configuration takes for this request, of which those
+    /// were cut out: by them another look can tell whether one of these was in it.
+    fn secrets(&self, _cut: &Received) -> Vec<Zeroizing<Vec<u8>>> {
+        Vec::new()
     }
     /// See [`Ordinary`].
     fn ordinary(&self) -> Ordinary;

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::event::SourceName;
@@ -236,6 +237,26 @@ impl Quarantine {
             Err(damage) => {
                 shared.damaged.fetch_add(1, Ordering::Relaxed);
                 Err(QuarantineError::Damaged { id, source: damage })
+            }
+        }
+    }
+
+    /// The sources of which something may be kept, also such as are configured no more.
+    pub fn sources(&self) -> Vec<SourceName> {
+        self.0.shared.rings().keys().cloned().collect()
+    }
+
+    /// A kept request with its secrets put back, where they are among the candidates: [`Seal::heal`].
+    pub fn whole(&self, kept: &Kept, candidates: &[Zeroizing<Vec<u8>>]) -> Option<Received> {
+        self.0.shared.seal.heal(&kept.received, &kept.scars, candidates)
+    }
+
+    /// Removes an entry: it was let in. Blocks.
+    pub fn remove(&self, id: QuarantineId) {
+        let shared = &self.0.shared;
+        for (source, ring) in shared.rings().iter() {
+            if lock(ring).remove(id) {
+                remove(&shared.path(source, id));
             }
         }
     }

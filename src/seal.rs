@@ -1,6 +1,8 @@
 //! The store's own key: bearer secrets are cut out of whatever is kept, and stay as HMACs under this key only, so that
 //! a copy of journal or quarantine gives none away.
 
+mod heal;
+
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

@@ -1,7 +1,10 @@
 //! Who may ask. With a token: whoever has it. Without one the listener is on loopback, and what has to be kept out is
 //! the web page that an operator happens to look at: its browser reaches loopback too.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap};
 use http::request::Parts;
@@ -10,6 +13,40 @@ use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
 use crate::config::Secret;
+
+/// What a wrong token costs: so many tries a second of one address, however many connections it has.
+const PENALTY: Duration = Duration::from_millis(200);
+/// Tries of one address that may wait; more are turned away at once.
+const PATIENT: u32 = 25;
+/// Addresses that are remembered; what is above shares one.
+const ADDRESSES: usize = 4096;
+
+/// Slows down whoever guesses tokens. Who has the right one never waits.
+#[derive(Debug, Default)]
+pub struct Patience(Mutex<HashMap<IpAddr, Instant>>);
+
+impl Patience {
+    /// How long the answer to a wrong token from an address must wait; `None`: too many of its answers wait already.
+    pub fn wrong(&self, from: IpAddr, now: Instant) -> Option<Duration> {
+        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.len() >= ADDRESSES {
+            until.retain(|_, until| *until > now);
+        }
+        let known = until.contains_key(&from) || until.len() < ADDRESSES;
+        let free = until.entry(if known { from } else { Ipv4Addr::UNSPECIFIED.into() }).or_insert(now);
+        let next = (*free).max(now) + PENALTY;
+        if next > now + PENALTY * PATIENT {
+            return None;
+        }
+        *free = next;
+        Some(next - now)
+    }
+}
+
+/// Whether a request presents a token at all: only a wrong one is a guess.
+pub fn guesses(parts: &Parts) -> bool {
+    parts.headers.contains_key(header::AUTHORIZATION)
+}
 
 /// Paths that say nothing about anyone and are asked by machines that hold no token.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -80,6 +117,22 @@ mod tests {
         let token = token.map(|token| Secret::new(token.to_owned()));
         let response = check(&parts, token.as_ref()).map_err(axum::response::IntoResponse::into_response);
         response.map_or_else(|problem| problem.status().as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn guessing_is_slow_however_many_connections_guess_and_disturbs_no_other_address() {
+        let patience = Patience::default();
+        let now = Instant::now();
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let waits: Vec<_> = (0..PATIENT).map(|_| patience.wrong(one, now).expect("it may wait")).collect();
+        assert_eq!((waits.first(), waits.last()), (Some(&PENALTY), Some(&(PENALTY * PATIENT))));
+        assert_eq!(patience.wrong(one, now), None, "more of them do not even wait");
+        assert_eq!(patience.wrong(other, now), Some(PENALTY));
+        assert_eq!(patience.wrong(one, now + PENALTY * PATIENT), Some(PENALTY), "later it begins anew");
+        for n in 0..20_000_u32 {
+            patience.wrong(IpAddr::from(n.to_be_bytes()), now);
+        }
+        assert!(patience.0.lock().expect("no panic").len() <= ADDRESSES + 1, "and costs no memory");
     }
 
     const HERE: (&str, &str) = ("host", "127.0.0.1:9090");

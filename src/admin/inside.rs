@@ -20,9 +20,10 @@ impl Inside {
         Self(router(desk.into()))
     }
 
-    /// The answer to a question: path and query, and JSON for a POST. Total: what cannot be asked is a 400.
-    pub async fn ask(&self, method: Method, target: &str, body: Bytes) -> (StatusCode, Bytes) {
+    /// The answer to a question: path and query, who asks, and JSON for a POST. Total: what cannot be asked is a 400.
+    pub async fn ask(&self, method: Method, target: &str, who: &str, body: Bytes) -> (StatusCode, Bytes) {
         let request = Request::builder().method(method).uri(target).header(header::CONTENT_TYPE, "application/json");
+        let request = request.header(super::document::OPERATOR, who);
         let Ok(request) = request.body(Full::new(body)) else { return (StatusCode::BAD_REQUEST, Bytes::new()) };
         let response = match TowerToHyperService::new(self.0.clone()).call(request).await {
             Ok(response) => response,

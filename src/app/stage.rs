@@ -20,8 +20,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::drain::Tasks;
 use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceName, Status, Verdict};
-use crate::provider::Verified;
-use crate::store::operate::{ByHand, Operate, Ruling, SettleError, Settlement};
+use crate::provider::{Reverified, Verified};
+use crate::store::operate::{ByHand, Operate, Released, Ruling, SettleError, Settlement};
 use crate::store::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection};
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter, Kept, NOT_OPEN, Outcome, Page, Pending, Readiness,
@@ -253,6 +253,12 @@ impl Operate for Memory {
         let known = kept.iter().any(|held| held.event == event);
         let refusal = if known { SettleError::NotHeld(Verdict::Compare) } else { SettleError::NoSuchEvent };
         Box::pin(std::future::ready(Err(refusal)))
+    }
+    fn readmit(&self, reverified: Reverified) -> Pending<'static, Result<Committed, Unavailable>> {
+        self.commit(reverified.into_verified())
+    }
+    fn release_by_hand(&self, _: Released, _: ByHand) -> Pending<'static, Result<Committed, Unavailable>> {
+        Box::pin(std::future::ready(Err(Unavailable::Storage)))
     }
     fn dead_letters(&self, _: Position, _: usize) -> Result<Vec<DeadLetter>, StoreError> {
         Ok(Vec::new())

@@ -83,6 +83,22 @@ impl Api {
         }
     }
 
+    /// DELETE.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(super) fn delete(&self, target: &str) -> anyhow::Result<Answer> {
+        match self {
+            Self::Daemon(daemon) => daemon.delete(target),
+            Self::Own(own) => Ok(own.ask(Method::DELETE, target, Bytes::new())),
+        }
+    }
+
+    /// Whether a daemon answers.
+    pub(super) fn is_daemon(&self) -> bool {
+        matches!(self, Self::Daemon(_))
+    }
+
     /// The body of a GET that is answered with success.
     ///
     /// # Errors
@@ -91,6 +107,14 @@ impl Api {
         let answer = self.get(target)?;
         if answer.status == 200 { Ok(answer.body) } else { Err(anyhow!("{}", answer.reason())) }
     }
+}
+
+/// Who runs this command, for the audit: the name before `sudo`, else the user's.
+pub(super) fn operator() -> String {
+    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let mut printable =
+        names.filter(|name| (1..=100).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()));
+    printable.next().unwrap_or_else(|| format!("user {}", rustix::process::geteuid().as_raw()))
 }
 
 /// What opens a store owns the files that it makes there, and the daemon could not write to them afterwards.
@@ -156,7 +180,7 @@ impl Own {
     }
 
     fn ask(&self, method: Method, target: &str, body: Bytes) -> Answer {
-        let (status, body) = self.runtime.block_on(self.inside.ask(method, target, body));
+        let (status, body) = self.runtime.block_on(self.inside.ask(method, target, &operator(), body));
         Answer { status: status.as_u16(), body: serde_json::from_slice(&body).unwrap_or_default() }
     }
 }

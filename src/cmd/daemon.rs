@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use super::api::operator;
+use crate::admin::OPERATOR;
 use crate::config::{Contact, Secret};
 use crate::store::embedded::lock;
 
@@ -83,10 +85,23 @@ impl Daemon {
     /// When no answer comes.
     pub(super) fn post(&self, path: &str, document: &Value) -> anyhow::Result<Answer> {
         let mut request = self.agent.post(format!("{}{path}", self.admin)).content_type("application/json");
+        request = request.header(OPERATOR, operator());
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.expose()));
         }
         self.read(request.send(document.to_string()))
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+        let mut request = self.agent.delete(format!("{}{path}", self.admin)).header(OPERATOR, operator());
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {}", token.expose()));
+        }
+        self.read(request.call())
     }
 
     fn read(&self, response: Result<http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Answer> {

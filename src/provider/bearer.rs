@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use sha2::Sha256;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use zeroize::Zeroizing;
 
 use crate::config::Secret;
 
@@ -32,6 +33,15 @@ pub(super) fn hmac_sha256(secret: &Secret, message: &[u8]) -> [u8; 32] {
         Ok(mac) => mac.chain_update(message).finalize().into_bytes().into(),
         Err(_) => unreachable!("HMAC takes keys of any length"),
     }
+}
+
+/// A secret in the ways in which a form or a query may carry it: as it is, and percent-encoded.
+pub(super) fn as_sent(secret: &Secret) -> [Zeroizing<Vec<u8>>; 3] {
+    const FORM: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'~');
+    let text = secret.expose();
+    let encoded = percent_encoding::utf8_percent_encode(text, FORM).to_string();
+    [text.to_owned(), encoded.replace("%20", "+"), encoded].map(|text| Zeroizing::new(text.into_bytes()))
 }
 
 /// Takes out what must not be kept of the headers: the credentials of whoever sent the request, and every header that

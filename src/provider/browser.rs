@@ -9,6 +9,7 @@ use std::ops::Range;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::bearer::hmac_sha256;
 use super::form::{self, Field, FormError};
@@ -85,6 +86,13 @@ impl ReturnUrl {
     /// `<path>/<order_id>/<tag>`; `None` where the order does not fit a URL.
     pub(super) fn path_of(&self, order: &OrderId) -> Option<String> {
         order.fits_url().then(|| format!("{}/{order}/{}", self.path, self.tag(order)))
+    }
+
+    /// The tag that belongs to the order in a request of which the tag was cut out.
+    pub(super) fn tag_of(&self, cut: &Received) -> Option<Zeroizing<Vec<u8>>> {
+        let order = cut.rest.strip_prefix('/')?.split('/').next()?;
+        let order = OrderId::new(order).filter(OrderId::fits_url)?;
+        Some(Zeroizing::new(self.tag(&order).into_bytes()))
     }
 
     /// Whether the tag belongs to the order. Constant time.

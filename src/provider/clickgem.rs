@@ -4,6 +4,7 @@
 //! browser: a buyer who cancels may see it and post `paid` himself. So both ways are worth what a browser says.
 
 use http::Method;
+use zeroize::Zeroizing;
 
 use super::browser::{self, ReturnUrl, Returned};
 use super::form::{self, Field};
@@ -171,6 +172,11 @@ impl Provider for ClickGem {
 
     fn carries_order(&self, order: &OrderId) -> bool {
         order.fits_url()
+    }
+
+    fn secrets(&self, cut: &Received) -> Vec<Zeroizing<Vec<u8>>> {
+        let tag = self.return_url.tag_of(cut);
+        tag.into_iter().chain(bearer::as_sent(&self.api_signature)).collect()
     }
 
     fn ordinary(&self) -> Ordinary {

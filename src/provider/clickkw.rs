@@ -4,6 +4,7 @@
 //! whether it is one of the order's registered sessions only the committer can tell ([`Claim::Indicator`]).
 
 use http::Method;
+use zeroize::Zeroizing;
 
 use super::browser::{self, ReturnUrl, Returned};
 use super::{
@@ -144,6 +145,11 @@ impl Provider for ClickKw {
     fn carries_order(&self, order: &OrderId) -> bool {
         let order = order.as_str();
         (1..=10).contains(&order.len()) && !order.starts_with('0') && order.bytes().all(|byte| byte.is_ascii_digit())
+    }
+
+    /// The tag alone: an indicator is nobody's secret here, only its hash is known.
+    fn secrets(&self, cut: &Received) -> Vec<Zeroizing<Vec<u8>>> {
+        self.return_url.tag_of(cut).into_iter().collect()
     }
 
     fn ordinary(&self) -> Ordinary {

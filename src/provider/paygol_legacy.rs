@@ -4,6 +4,7 @@
 //! is in every access log on the way. So it is cut out of what is kept, and nothing fulfils without an expectation.
 
 use http::Method;
+use zeroize::Zeroizing;
 
 use super::form::{self, Field, FormError};
 use super::{
@@ -180,6 +181,10 @@ impl Provider for PaygolLegacy {
 
     fn refusal_style(&self) -> RefusalStyle {
         RefusalStyle::Phrase("refused")
+    }
+
+    fn secrets(&self, _cut: &Received) -> Vec<Zeroizing<Vec<u8>>> {
+        self.secrets.iter().flat_map(bearer::as_sent).collect()
     }
 
     fn ordinary(&self) -> Ordinary {

@@ -108,6 +108,13 @@ impl Ring {
         ids
     }
 
+    /// Takes out an entry; whether it was there.
+    pub(super) fn remove(&mut self, id: QuarantineId) -> bool {
+        let known = self.has(id);
+        self.take(id);
+        known
+    }
+
     fn take_oldest_of(&mut self, own: Holder) -> Option<QuarantineId> {
         let oldest = self.holders.get(&own).and_then(|holding| holding.entries.first().copied());
         if let Some(id) = oldest {

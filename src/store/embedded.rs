@@ -272,6 +272,7 @@ fn send(jobs: &SyncSender<Job>, job: Job) -> Result<(), Unavailable> {
 fn prepare(
     live: &Live,
     verified: Verified,
+    again: bool,
     reply: oneshot::Sender<Result<Committed, Unavailable>>,
 ) -> (Box<Notification>, Vec<Key>) {
     let raw = raw::encode(&verified.received, &verified.cuts, &live.seal);
@@ -293,30 +294,12 @@ fn prepare(
     let rivals = verified.ambiguity.as_ref().and_then(|ambiguity| ambiguity.candidate_orders());
     let raw_hash = Digest::of(&raw);
     let preloaded = Preloaded { turn: live.turns.load(Ordering::Acquire), ..Preloaded::default() };
-    (Box::new(Notification { verified, raw, raw_hash, indicator, rivals, preloaded, reply }), wanted)
+    (Box::new(Notification { verified, raw, raw_hash, indicator, rivals, again, preloaded, reply }), wanted)
 }
 
 impl Store for Embedded {
     fn commit(&self, verified: Verified) -> Pending<'static, Result<Committed, Unavailable>> {
-        let (reply, answer) = oneshot::channel();
-        let entered = match self.enter() {
-            Err(unavailable) => return Box::pin(std::future::ready(Err(unavailable))),
-            Ok((in_flight, live, jobs)) => {
-                let (job, known) = prepare(live, verified, reply);
-                if known.is_empty() {
-                    // New as far as memory knows: nothing is read, nothing is waited for.
-                    send(jobs, Job::Notification(job)).map(|()| in_flight)
-                } else {
-                    let store = self.clone();
-                    tokio::task::spawn_blocking(move || store.look_ahead(job, &known));
-                    Ok(in_flight)
-                }
-            }
-        };
-        Box::pin(async move {
-            let _in_flight = entered?;
-            answer.await.unwrap_or(Err(Unavailable::Draining))
-        })
+        self.take_in(verified, false)
     }
 
     fn expect(&self, registration: Registration) -> Pending<'static, Result<Registered, ExpectError>> {
@@ -501,6 +484,29 @@ impl Store for Embedded {
 }
 
 impl Embedded {
+    /// Has a notification decided and kept; `again`: it comes out of the quarantine.
+    fn take_in(&self, verified: Verified, again: bool) -> Pending<'static, Result<Committed, Unavailable>> {
+        let (reply, answer) = oneshot::channel();
+        let entered = match self.enter() {
+            Err(unavailable) => return Box::pin(std::future::ready(Err(unavailable))),
+            Ok((in_flight, live, jobs)) => {
+                let (job, known) = prepare(live, verified, again, reply);
+                if known.is_empty() {
+                    // New as far as memory knows: nothing is read, nothing is waited for.
+                    send(jobs, Job::Notification(job)).map(|()| in_flight)
+                } else {
+                    let store = self.clone();
+                    tokio::task::spawn_blocking(move || store.look_ahead(job, &known));
+                    Ok(in_flight)
+                }
+            }
+        };
+        Box::pin(async move {
+            let _in_flight = entered?;
+            answer.await.unwrap_or(Err(Unavailable::Draining))
+        })
+    }
+
     /// Reads from the index what the committer will ask for, so that it need not wait for the disk itself.
     fn look_ahead(&self, mut job: Box<Notification>, known: &[Key]) {
         let Ok(live) = self.live() else { return };

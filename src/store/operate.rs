@@ -4,10 +4,12 @@
 //! may need it.
 
 use crate::event::status::words;
-use crate::event::{EventId, Position, Status, Verdict};
+use crate::event::{EventId, Position, SourceName, Status, Verdict};
+use crate::provider::{Received, Reverified};
+use crate::seal::Scar;
 
 use super::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection};
-use super::{Due, Pending, StoreError, Unavailable};
+use super::{Committed, Due, Pending, StoreError, Unavailable};
 
 /// What an operator can change.
 pub trait Operate: Send + Sync + 'static {
@@ -22,6 +24,19 @@ pub trait Operate: Send + Sync + 'static {
         ruling: Ruling,
         by: ByHand,
     ) -> Pending<'static, Result<Settlement, SettleError>>;
+
+    /// Lets in what was refused once and proves genuine today: decided like new, with its first arrival's time.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; it never promises that nothing was kept.
+    fn readmit(&self, reverified: Reverified) -> Pending<'static, Result<Committed, Unavailable>>;
+
+    /// Lets in by hand what nobody could prove: its event says nothing of what it says, and is held. The same again is a
+    /// duplicate.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    fn release_by_hand(&self, released: Released, by: ByHand) -> Pending<'static, Result<Committed, Unavailable>>;
 
     /// Open dead letters of events that stand above a position, in journal order.
     ///
@@ -103,6 +118,21 @@ pub trait Operate: Send + Sync + 'static {
 pub struct ByHand {
     who: String,
     reason: String,
+}
+
+/// A refused request that somebody wants in.
+#[derive(Clone, Debug)]
+pub struct Released {
+    /// Its name in the quarantine: its key here.
+    pub id: String,
+    /// The source that refused it.
+    pub source: SourceName,
+    /// The provider's word.
+    pub provider: &'static str,
+    /// The request, bearer secrets cut out.
+    pub received: Received,
+    /// What is left of them.
+    pub scars: Vec<Scar>,
 }
 
 words! {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fixtures::{self, text};
-use crate::harness::{Config, Daemon, eventually};
+use crate::harness::{self, Config, Daemon, eventually};
 
 /// A held event of an order: something else was expected.
 fn held(daemon: &Daemon, order: &str, transaction: &str) -> String {
@@ -210,4 +210,135 @@ fn a_reader_of_the_feed_is_forgotten() {
     };
     assert_eq!((forget("shop"), forget("books"), forget("books")), (409, 204, 404));
     assert_eq!(names(&daemon), ["shop"]);
+}
+
+fn quarantined(daemon: &Daemon, count: usize) -> Vec<Value> {
+    eventually("they are kept aside", || {
+        let entries = daemon.ask("/api/v1/quarantine")["entries"].as_array().unwrap().clone();
+        if entries.len() == count { Ok(entries) } else { Err(entries) }
+    })
+}
+
+/// A daemon whose secrets are wrong: what is genuine is refused.
+fn misconfigured() -> Daemon {
+    let wrong = crate::harness::sources()
+        .replace(fixtures::PAYGOL_SECRET, "the-secret-of-before-0000")
+        .replace(fixtures::LEGACY_SECRET, "another-secret-of-before");
+    Daemon::with(Config { sources: wrong, ..Config::default() })
+}
+
+#[test]
+fn after_a_key_was_mended_the_genuine_are_let_in_with_their_first_arrival() {
+    let mut daemon = misconfigured();
+    let genuine = fixtures::paygol(json!({ "custom": "A", "transaction_id": "1" }));
+    assert_eq!(daemon.paygol(&genuine).status, 401);
+    let legacy = fixtures::legacy(json!({ "custom": "B" }));
+    assert_eq!(daemon.legacy(&legacy).status, 401);
+    let forged = fixtures::paygol(json!({ "custom": "A", "transaction_id": "2" }));
+    assert_eq!(daemon.paygol_with(&forged.to_string(), &"a".repeat(64)).status, 401);
+    let guessed = fixtures::legacy(json!({ "custom": "C", "key": "a-key-that-somebody-guessed" }));
+    assert_eq!(daemon.legacy(&guessed).status, 401);
+    let entries = quarantined(&daemon, 4);
+    // Several of one millisecond are in no order.
+    let of = |source: &str| entries.iter().filter(move |entry| entry["source"] == source).collect::<Vec<_>>();
+    let arrivals: Vec<String> = of("paygol").iter().map(|entry| text(&entry["received_at"])).collect();
+    let shown = daemon.ask(&format!("/api/v1/quarantine/{}", text(&of("paygol-ipn")[0]["id"])));
+    assert!(!shown.to_string().contains(fixtures::LEGACY_SECRET), "{shown}");
+    assert_eq!(shown["secrets_cut"], 1);
+    // The old configuration lets nothing in.
+    let again = daemon.admin_post("/api/v1/quarantine/reverify", &json!({})).json();
+    assert_eq!((&again["looked_at"], &again["let_in"]), (&json!(4), &json!(0)), "{again}");
+
+    daemon.stop();
+    std::fs::write(daemon.folder().join("quittance.toml"), Config::default().render()).unwrap();
+    daemon.start_again();
+    let again = daemon.admin_post("/api/v1/quarantine/reverify", &json!({ "source": "paygol" })).json();
+    assert_eq!(
+        (&again["looked_at"], &again["let_in"], &again["refused"]),
+        (&json!(2), &json!(1), &json!(1)),
+        "{again}"
+    );
+    let again = daemon.admin_post("/api/v1/quarantine/reverify", &json!({})).json();
+    assert_eq!(
+        (&again["let_in"], &again["refused"], &again["undecidable"]),
+        (&json!(1), &json!(1), &json!(1)),
+        "{again}"
+    );
+    let events = daemon.feed();
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0]["subject"], "A");
+    assert!(arrivals.contains(&text(&events[0]["time"])), "{arrivals:?}");
+    assert_eq!((&events[0]["data"]["verdict"], &events[0]["data"]["assurance"]), (&json!("compare"), &json!("signed")));
+    assert_eq!((&events[1]["data"]["verdict"], &events[1]["data"]["assurance"]), (&json!("hold"), &json!("bearer")));
+    let listed = daemon.ask("/api/v1/notifications?outcome=released");
+    assert_eq!(listed["notifications"].as_array().map(Vec::len), Some(2), "{listed}");
+    assert_eq!(quarantined(&daemon, 2).len(), 2, "what was let in is there no more");
+    // The provider tries once more: it is known.
+    assert_eq!(daemon.paygol(&genuine).status, 200);
+    assert_eq!(daemon.feed().len(), 2);
+}
+
+#[test]
+fn what_nobody_can_prove_is_released_by_hand_and_held() {
+    let mut daemon = Daemon::start();
+    let forged = fixtures::paygol(json!({ "custom": "A", "transaction_id": "1" }));
+    assert_eq!(daemon.paygol_with(&forged.to_string(), &"a".repeat(64)).status, 401);
+    let id = text(&quarantined(&daemon, 1)[0]["id"]);
+    let target = format!("/api/v1/quarantine/{id}/release");
+    for (document, status) in [(json!({ "reason": "" }), 422), (json!({}), 400), (json!({ "reason": 1 }), 400)] {
+        assert_eq!(daemon.admin_post(&target, &document).status, status, "{document}");
+    }
+    let nobody = "/api/v1/quarantine/019aa2f4-6f0e-7c61-9c5b-2f6f3a1b7d10/release";
+    assert_eq!(daemon.admin_post(nobody, &json!({ "reason": "x" })).status, 404);
+    assert!(daemon.feed().is_empty());
+    let released = daemon.admin_post(&target, &json!({ "reason": "the provider rang up" }));
+    assert_eq!(released.status, 201, "{released:?}");
+    assert_eq!(daemon.admin_post(&target, &json!({ "reason": "again" })).status, 404);
+    daemon.crash_and_restart();
+    let event = daemon.feed().pop().expect("an event");
+    let data = &event["data"];
+    assert_eq!(released.json()["event_id"], event["id"]);
+    assert_eq!((&data["verdict"], &data["assurance"]), (&json!("hold"), &json!("operator")));
+    assert_eq!((&data["reasons"], &data["order_id"]), (&json!(["released"]), &Value::Null));
+    // It takes nothing from the genuine one, and no expectation makes more of it.
+    daemon.expects("paygol", "A", ("7500.00", "CLP"), json!({}));
+    assert_eq!(daemon.paygol(&forged).status, 200);
+    assert_eq!(daemon.verdicts(), ["hold", "fulfil"]);
+    let (status, _) = settle(&daemon, &text(&event["id"]), &json!({ "verdict": "fulfil", "reason": "x" }));
+    assert_eq!(status, 409, "it says nothing that could be booked");
+    let (status, _) = settle(&daemon, &text(&event["id"]), &json!({ "verdict": "refuse", "reason": "x" }));
+    assert_eq!(status, 201);
+}
+
+#[test]
+fn the_commands_do_what_the_api_does() {
+    let daemon = Daemon::start();
+    pay(&daemon, 12);
+    let event = held(&daemon, "H", "H1");
+    let run = |arguments: &[&str]| {
+        let mut command = harness::quittance(daemon.folder(), &["--config", "quittance.toml"]);
+        command.args(arguments).output().expect("it runs")
+    };
+    let settled = run(&["settle", &event, "fulfil", "--reason", "seen"]);
+    assert_eq!(settled.status.code(), Some(0), "{settled:?}");
+    let twice = run(&["settle", &event, "refuse", "--reason", "seen"]);
+    assert_eq!(twice.status.code(), Some(1), "{twice:?}");
+    assert_eq!(run(&["settle", "nonsense", "fulfil", "--reason", "x"]).status.code(), Some(2));
+    let look = run(&["replay", "--source", "paygol", "--dry-run", "--json"]);
+    let looked: Value = serde_json::from_slice(&look.stdout).expect("JSON");
+    assert_eq!(looked["matched"], 14);
+    let unasked = run(&["replay", "--source", "paygol"]);
+    assert_eq!(unasked.status.code(), Some(1), "above ten it asks: {unasked:?}");
+    assert_eq!(run(&["replay"]).status.code(), Some(2), "everything is said in so many words");
+    let sent = run(&["replay", "--order", "H", "--rate", "max", "--json"]);
+    assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+    let sent: Value = serde_json::from_slice(&sent.stdout).expect("JSON");
+    assert_eq!((&sent["state"], &sent["redelivered"]), (&json!("done"), &json!(2)));
+    assert_eq!(run(&["replay", "--id", "019aa2f4-6f0e-7c61-9c5b-2f6f3a1b7d10"]).status.code(), Some(1));
+    for list in [&["dead-letters", "list"][..], &["quarantine", "list"], &["consumers", "list", "--json"]] {
+        assert_eq!(run(list).status.code(), Some(0), "{list:?}");
+    }
+    assert_eq!(run(&["dead-letters", "retry", &event]).status.code(), Some(1));
+    assert_eq!(run(&["quarantine", "reverify"]).status.code(), Some(0));
+    assert_eq!(run(&["consumers", "forget", "nobody"]).status.code(), Some(1));
 }

@@ -94,6 +94,52 @@ pub(super) fn operations() -> Vec<Operation> {
             "Hand it to the sink again, as a replay of its own.",
             vec![answer(StatusCode::ACCEPTED, "it is on its way", "Replay")],
         ),
+        Operation {
+            query: vec![
+                ("source", "only of this source", text()),
+                ("after", "the \"next\" of the page before", text()),
+                ("limit", "1 to 1000; above: 1000", json!({ "type": "integer", "minimum": 1, "default": 100 })),
+            ],
+            problems: &[StatusCode::BAD_REQUEST, StatusCode::SERVICE_UNAVAILABLE],
+            ..Operation::get(
+                "/api/v1/quarantine",
+                "quarantine",
+                "What was refused and may yet prove genuine, oldest first.",
+                ok("a page", "Quarantine"),
+            )
+        },
+        Operation {
+            body: Some("ReverifyRequest"),
+            ..change(
+                "post",
+                "/api/v1/quarantine/reverify",
+                "reverify",
+                "Try today's keys on what is kept, a page at a time, and let the genuine in.",
+                ok("what came of it", "Reverified"),
+            )
+        },
+        Operation {
+            problems: missing,
+            ..Operation::get(
+                "/api/v1/quarantine/{id}",
+                "quarantined",
+                "One request, its secrets cut out.",
+                ok("it", "Quarantined"),
+            )
+        },
+        Operation {
+            body: Some("Release"),
+            ..change(
+                "post",
+                "/api/v1/quarantine/{id}/release",
+                "release",
+                "Let one in by hand, unproven and held.",
+                vec![
+                    answer(StatusCode::CREATED, "let in, and on the disk", "LetIn"),
+                    answer(StatusCode::OK, "it was let in before", "LetIn"),
+                ],
+            )
+        },
         Operation::get(
             "/api/v1/consumers",
             "consumers",
@@ -169,6 +215,48 @@ pub(super) fn components() -> Vec<(&'static str, Value)> {
         (
             "DeadLetterWithEvent",
             object([("dead_letters", list(component("DeadLetter"))), ("event", or_null(component("PaymentEvent")))]),
+        ),
+        (
+            "Quarantine",
+            object([
+                (
+                    "entries",
+                    list(object([
+                        ("id", text()),
+                        ("source", schemas::source()),
+                        ("received_at", moment()),
+                        ("remote", text()),
+                        ("reason", text()),
+                        ("bytes", count()),
+                    ])),
+                ),
+                ("next", or_null(text())),
+            ]),
+        ),
+        (
+            "Quarantined",
+            object([
+                ("source", schemas::source()),
+                ("reason", text()),
+                ("received_at", moment()),
+                ("secrets_cut", count()),
+                ("request", json!({ "description": "method, path, headers, body (base64), remote" })),
+            ]),
+        ),
+        ("Release", object([("reason", text())])),
+        ("ReverifyRequest", object([("source?", or_null(text())), ("after?", or_null(text()))])),
+        ("LetIn", object([("id", id()), ("event_id", or_null(id())), ("verdict", schemas::verdict())])),
+        (
+            "Reverified",
+            object([
+                ("looked_at", count()),
+                ("let_in", count()),
+                ("known", count()),
+                ("refused", count()),
+                ("undecidable", count()),
+                ("notifications", list(component("LetIn"))),
+                ("next", or_null(text())),
+            ]),
         ),
         (
             "Consumers",

@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod expectation;
+mod release;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use crate::metrics::CommitMetrics;
 use crate::provider::Verified;
 use crate::store::{Committed, ExpectError, Registered, Unavailable};
 pub use by_hand::ToRule;
+pub use release::ToRelease;
 
 /// Jobs in one group, and bytes of their parts: beyond, the next group takes them.
 const GROUP_JOBS: usize = 1024;
@@ -49,6 +51,8 @@ pub enum Job {
     Expectation(Box<Registering>),
     /// End a hold by hand.
     Rule(Box<ToRule>),
+    /// Let in by hand what nobody could prove.
+    Release(Box<ToRelease>),
     /// Write records that need no decision; the reply comes after the sync, with the first one's position.
     Append(Vec<Record>, oneshot::Sender<Result<Position, Unavailable>>),
     /// Tell what stands under these keys now.
@@ -71,6 +75,8 @@ pub struct Notification {
     pub indicator: Option<[u8; 16]>,
     /// The orders that other cuts could name, with the accounts whose they would be.
     pub rivals: Option<Vec<(AccountName, String)>>,
+    /// It comes out of the quarantine.
+    pub again: bool,
     /// What was looked up ahead.
     pub preloaded: Preloaded,
     /// Who waits.
@@ -219,7 +225,7 @@ impl Committer {
         if let Some(Value::Timelines(timelines)) = self.overlay.pinned(&self.keys.timelines()) {
             self.shared.set_timelines(timelines);
         }
-        Circumstances { now, clock_alarm, restored, fulfil_never: self.terms.now().fulfil_never }
+        Circumstances { now, clock_alarm, restored, fulfil_never: self.terms.now().fulfil_never, again: false }
     }
 
     fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {
@@ -227,6 +233,7 @@ impl Committer {
             Job::Notification(job) => rhythm.suspect |= !self.take_notification(*job, group, circumstances),
             Job::Expectation(job) => rhythm.suspect |= !self.take_expectation(*job, group, circumstances),
             Job::Rule(job) => rhythm.suspect |= !self.take_ruling(*job, group, circumstances),
+            Job::Release(job) => rhythm.suspect |= !self.take_release(*job, group, circumstances),
             Job::Append(records, reply) => {
                 let alone = self.shared.is_full() && !records.iter().any(needs_room);
                 if alone {
@@ -283,6 +290,7 @@ impl Committer {
         let position = self.position(group);
         let mut look = look(&mut self.overlay, &self.filter, &self.index, Some(&job.preloaded));
         let rivals = job.rivals.as_deref();
+        let circumstances = &Circumstances { again: job.again, ..*circumstances };
         let decision = decide(&mut look, &self.keys, position, &job.verified, job.indicator, rivals, circumstances);
         let failed = look.failed.is_some();
         let reply = job.reply;

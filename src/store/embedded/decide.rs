@@ -35,6 +35,8 @@ pub struct Circumstances {
     pub restored: bool,
     /// `policy.fulfil = "never"`.
     pub fulfil_never: bool,
+    /// It comes out of the quarantine: it arrived before, and what is known now was not known then.
+    pub again: bool,
 }
 
 /// What becomes of a notification.
@@ -168,7 +170,9 @@ pub fn decide(
         if ambiguity.cross_type {
             alarms.push(Alarm::CrossType);
         }
+        // When its string first arrived nothing was written, so nobody can say that the expectation was there before.
         facts.sole_reading = comparison.result == ExpectationResult::Match
+            && !circumstances.again
             && !string_told
             && expectation.is_some_and(|e| signed.as_ref().is_none_or(|once| e.registered < once.position))
             && no_rival(view, keys, verified, rivals, at);
@@ -184,7 +188,11 @@ pub fn decide(
         source: verified.source.clone(),
         account: verified.account.clone(),
         provider: verified.provider.to_owned(),
-        outcome: if conflict { KeptOutcome::Conflict } else { KeptOutcome::Accepted },
+        outcome: match (conflict, circumstances.again) {
+            (true, _) => KeptOutcome::Conflict,
+            (false, true) => KeptOutcome::Released,
+            (false, false) => KeptOutcome::Accepted,
+        },
         received_at: verified.received.at,
         kind: verified.kind,
         status: reading.status,

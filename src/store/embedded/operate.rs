@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::committer::{Job, ToRule};
+use super::committer::{Job, ToRelease, ToRule};
 use super::journal::{ReadError, Stored};
 use super::ledger::Ledger;
 use super::query::{item, matches};
@@ -10,10 +10,11 @@ use super::record::{Audit, Progress, Record, Redelivery, ReplayJob, Stamped, Sta
 use super::sinks::{FEED, FORGOTTEN};
 use super::state::Letter;
 use super::{AMQP, Embedded, Live, send};
-use crate::event::{EventId, Position, rfc3339};
-use crate::store::operate::{ByHand, Operate, Ruling, SettleError, Settlement};
+use crate::event::{AccountName, EventId, Position, rfc3339};
+use crate::provider::Reverified;
+use crate::store::operate::{ByHand, Operate, Released, Ruling, SettleError, Settlement};
 use crate::store::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection, Wanted};
-use crate::store::{Due, Pending, StoreError, Unavailable};
+use crate::store::{Committed, Due, Pending, StoreError, Unavailable};
 
 /// Heads that one look for a replay reads at most: some tens of milliseconds.
 const LOOK: usize = 100_000;
@@ -34,6 +35,24 @@ impl Operate for Embedded {
         Box::pin(async move {
             let _in_flight = entered?;
             answer.await.unwrap_or(Err(Unavailable::Draining.into()))
+        })
+    }
+
+    fn readmit(&self, reverified: Reverified) -> Pending<'static, Result<Committed, Unavailable>> {
+        self.take_in(reverified.into_verified(), true)
+    }
+
+    fn release_by_hand(&self, released: Released, by: ByHand) -> Pending<'static, Result<Committed, Unavailable>> {
+        // A source that is configured no more has an account of its own, as it would have had without one.
+        let account = self.0.terms.now().accounts.get(&released.source).cloned().or_else(|| AccountName::new(released.source.as_str()));
+        let Some(account) = account else { return Box::pin(std::future::ready(Err(Unavailable::NotReady))) };
+        let (reply, answer) = oneshot::channel();
+        let entered = self.enter().and_then(|(in_flight, _, jobs)| {
+            send(jobs, Job::Release(Box::new(ToRelease { released, account, by, reply }))).map(|()| in_flight)
+        });
+        Box::pin(async move {
+            let _in_flight = entered?;
+            answer.await.unwrap_or(Err(Unavailable::Draining))
         })
     }
 

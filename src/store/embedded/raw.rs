@@ -25,7 +25,8 @@ pub fn encode(received: &Received, cuts: &[Cut], seal: &Seal) -> Bytes {
     }
 }
 
-fn write(received: &Received, scars: &[Scar]) -> Bytes {
+/// The raw part of a request whose secrets were cut out before.
+pub fn write(received: &Received, scars: &[Scar]) -> Bytes {
     let mut out = Writer::new();
     out.put_text(1, Some(received.method.as_str())).put_text(2, Some(&received.path));
     out.put_text(3, received.query.as_deref());
