@@ -27,6 +27,7 @@ mod openapi;
 mod process;
 mod quarantine;
 mod reload;
+mod restored;
 mod schema;
 mod secrets;
 mod send;

@@ -222,9 +222,6 @@ impl Committer {
         self.shared.set_clock_alarm(clock_alarm);
         let restored = matches!(self.overlay.pinned(&self.keys.restored()), Some(Value::Restored(true)));
         self.shared.set_restored(restored);
-        if let Some(Value::Timelines(timelines)) = self.overlay.pinned(&self.keys.timelines()) {
-            self.shared.set_timelines(timelines);
-        }
         Circumstances { now, clock_alarm, restored, fulfil_never: self.terms.now().fulfil_never, again: false }
     }
 
@@ -266,7 +263,8 @@ impl Committer {
             Job::Install(rewriting, forget, reply) => {
                 // One that was contradicted meanwhile is needed after all, and its head with it.
                 let needed = |key: &Key| matches!(self.overlay.find(key), Some(Value::Seen(s)) if !s.twins.is_empty());
-                if forget.iter().any(needed) {
+                // The same goes for a body that somebody wants sent.
+                if forget.iter().any(needed) || self.ledger.was_asked_for(rewriting.span()) {
                     sent(reply.try_send(false));
                     return;
                 }
@@ -423,6 +421,10 @@ impl Committer {
                     }
                 }
                 self.sinks.written(group.events);
+                // Before the head: a cursor behind the begin of a timeline must not name the one before.
+                if let Some(Value::Timelines(timelines)) = self.overlay.pinned(&self.keys.timelines()) {
+                    self.shared.set_timelines(timelines);
+                }
                 self.head.send_replace(appended.last);
                 failpoint::reach("after-visible");
                 if !group.progress.is_empty() {

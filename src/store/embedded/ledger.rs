@@ -1,7 +1,8 @@
 //! What operators ask for at once: which dead letters are open, which replays there are. Follows from the journal as the
 //! index does, and shows only what is synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::index::Batch;
@@ -18,6 +19,8 @@ struct Pages {
     /// By event and sink.
     letters: BTreeMap<(Position, String), Letter>,
     replays: BTreeMap<String, ReplayJob>,
+    /// Events that became dead letters, or were to be sent again, since [`Ledger::watch`].
+    asked_for: BTreeSet<Position>,
 }
 
 impl Ledger {
@@ -40,12 +43,16 @@ impl Ledger {
         match record {
             Record::DeadLetter(letter) => {
                 let letter = Letter { sink: letter.sink.clone(), event: letter.position, letter: position, open: true };
-                self.lock().letters.insert((letter.event, letter.sink.clone()), letter);
+                let mut pages = self.lock();
+                pages.asked_for.insert(letter.event);
+                pages.letters.insert((letter.event, letter.sink.clone()), letter);
                 false
             }
             Record::Redelivery(again) => {
                 let Some(sink) = again.goes_to() else { return false };
-                self.lock().letters.remove(&(again.position, sink.to_owned())).is_some()
+                let mut pages = self.lock();
+                pages.asked_for.insert(again.position);
+                pages.letters.remove(&(again.position, sink.to_owned())).is_some()
             }
             Record::ReplayJob(job) => {
                 let mut pages = self.lock();
@@ -68,6 +75,16 @@ impl Ledger {
     pub fn letters_of(&self, event: Position) -> Vec<Letter> {
         let (from, to) = ((event, String::new()), (Position(event.0.saturating_add(1)), String::new()));
         self.lock().letters.range(from..to).map(|(_, letter)| letter.clone()).collect()
+    }
+
+    /// From here on it is noted whose bodies are asked for: whoever retires bodies looks before it judges what may go.
+    pub fn watch(&self) {
+        self.lock().asked_for.clear();
+    }
+
+    /// Whether a body among these was asked for since: what was judged before may be wrong.
+    pub fn was_asked_for(&self, positions: RangeInclusive<Position>) -> bool {
+        self.lock().asked_for.range(positions).next().is_some()
     }
 
     /// How many dead letters are open.

@@ -52,6 +52,8 @@ fn pass(inner: &Inner, live: &Live, done: &mut HashMap<Position, u64>) {
     }
     let now = millis(now);
     let retention = inner.terms.now().retention;
+    // Before it is read what is settled: whatever is asked for from here on stops what is judged without it.
+    live.ledger.watch();
     let span = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut terms = Terms {
         bodies_before: now.saturating_sub(span(retention.bodies)),

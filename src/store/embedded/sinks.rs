@@ -159,9 +159,15 @@ impl Sinks {
         self.lock().contains_key(name)
     }
 
-    /// Up to where every sink has settled everything; `None` where there is no sink.
+    /// Up to where every sink has settled everything; `None` where there is no sink. A dead letter that the journal does
+    /// not know yet is not settled: nobody else knows that its body is needed.
     pub fn settled_by_all(&self) -> Option<Position> {
-        self.lock().values().map(Sink::watermark).min()
+        let sinks = self.lock();
+        let letters = sinks.values().flat_map(|sink| &sink.news).filter_map(|news| match news {
+            Record::DeadLetter(letter) => Some(Position(letter.position.0.saturating_sub(1))),
+            _ => None,
+        });
+        sinks.values().map(Sink::watermark).chain(letters).min()
     }
 
     /// Up to where the slowest of the sinks whose names begin so has settled everything.
@@ -413,6 +419,23 @@ mod tests {
         assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Ok(vec![(Position(1), 1)]));
         sinks.settle("amqp", Position(1), Position(1), Settled::Delivered);
         assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Err("disk"));
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_not_written_yet_is_not_settled() {
+        let sinks = Sinks::for_segments(64 << 20);
+        let two = |from: Position, _| {
+            let found = [1, 2].map(|at| Found { position: Position(at), order: None });
+            Ok::<_, ()>((found.into_iter().filter(|found| found.position >= from).collect(), Position(3)))
+        };
+        assert_eq!(sinks.claim("amqp", 2, two).map(|claimed| claimed.len()), Ok(2));
+        sinks.settle("amqp", Position(1), Position(1), Settled::Delivered);
+        sinks.settle("amqp", Position(2), Position(2), Settled::Dead("no".into()));
+        assert_eq!(sinks.settled_by_all(), Some(Position(1)), "its body would be retired");
+        let written = sinks.unwritten();
+        assert_eq!(sinks.settled_by_all(), Some(Position(2)), "now the journal keeps it");
+        sinks.not_written(&written);
+        assert_eq!(sinks.settled_by_all(), Some(Position(1)));
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod failures;
 mod fingerprints;
 mod handed_out;
 mod rebuilt;
+mod restored;
+mod retained;
 mod whole;
 
 use std::path::{Path, PathBuf};

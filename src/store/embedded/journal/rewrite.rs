@@ -1,6 +1,8 @@
 //! Retention's mechanics: a sealed segment is written anew without what is to go, synced, and takes the old one's
 //! name. Where heads go, a `retired` run keeps their range and the last one's hash, so that the chain still proves.
 
+use std::ops::RangeInclusive;
+
 use super::format::{Frame, Gone, UNKNOWN};
 use super::reader::{Stored, owned};
 use super::scan::{Expected, Scan, scan};
@@ -59,6 +61,7 @@ impl From<Failed> for RewriteError {
 pub struct Prepared {
     transcript: Transcript,
     replaces: u64,
+    last: Position,
     bytes: u64,
     /// Damage that was met on the way; kept aside.
     pub damage: Vec<Damage>,
@@ -69,6 +72,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The positions that it spans.
+    pub fn span(&self) -> RangeInclusive<Position> {
+        Position(self.transcript.header.first)..=self.last
+    }
+
     /// Whether anything differs from the old segment. What does not need not be installed.
     pub fn changes(&self) -> bool {
         self.parts_retired + self.heads_retired > 0 || !self.damage.is_empty()
@@ -148,7 +156,8 @@ impl Reader {
             self.shelf.fail(SYNC);
             return Err(failed.into());
         }
-        Ok(Prepared { transcript, replaces: segment.generation, bytes, damage, parts_retired, heads_retired })
+        let (replaces, last) = (segment.generation, Position(segment.last));
+        Ok(Prepared { transcript, replaces, last, bytes, damage, parts_retired, heads_retired })
     }
 }
 
