@@ -35,6 +35,8 @@ complete -c quittance -n "__fish_quittance_needs_command" -f -a "send" -d 'Send 
 complete -c quittance -n "__fish_quittance_needs_command" -f -a "list" -d 'List the notifications that were kept'
 complete -c quittance -n "__fish_quittance_needs_command" -f -a "show" -d 'Show one notification, or what happened to an order'
 complete -c quittance -n "__fish_quittance_needs_command" -f -a "tail" -d 'Print events as they come'
+complete -c quittance -n "__fish_quittance_needs_command" -f -a "export" -d 'Print notifications as JSON lines, for an archive or another program'
+complete -c quittance -n "__fish_quittance_needs_command" -f -a "doctor" -d 'Look at store, index, broker, clock, keys, file rights and disk, and say what to do'
 complete -c quittance -n "__fish_quittance_needs_command" -f -a "completions" -d 'Print a shell\'s completions'
 complete -c quittance -n "__fish_quittance_needs_command" -f -a "man" -d 'Print the manual page'
 complete -c quittance -n "__fish_quittance_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -118,19 +120,48 @@ complete -c quittance -n "__fish_quittance_using_subcommand tail" -l no-follow -
 complete -c quittance -n "__fish_quittance_using_subcommand tail" -s f -l follow -d 'Go on as events come: the default'
 complete -c quittance -n "__fish_quittance_using_subcommand tail" -l json -d 'One JSON object a line'
 complete -c quittance -n "__fish_quittance_using_subcommand tail" -s h -l help -d 'Print help'
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l source -d 'Only of this source' -r
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l order -d 'Only of this order' -r
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l outcome -d 'Only what came to be kept in this way' -r -f -a "accepted\t''
+conflict\t''
+released\t''"
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l status -d 'Only in this state' -r -f -a "paid\t''
+partially_paid\t''
+pending\t''
+failed\t''
+canceled\t''
+refunded\t''
+unknown\t''"
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l verdict -d 'Only with this verdict' -r -f -a "fulfil\t''
+compare\t''
+hold\t''
+none\t''"
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l since -d 'Only what arrived then or later: 2026-11-20T08:00:00Z, or how long ago, as in 2h' -r
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l until -d 'Only what arrived before then' -r
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l config -d 'The configuration' -r -F
+complete -c quittance -n "__fish_quittance_using_subcommand export" -l whole -d 'With the request, how it was proven, the event, and what became of it'
+complete -c quittance -n "__fish_quittance_using_subcommand export" -s h -l help -d 'Print help'
+complete -c quittance -n "__fish_quittance_using_subcommand doctor" -l since -d 'A head that was noted elsewhere, as <position>:<hash> or the hash alone' -r
+complete -c quittance -n "__fish_quittance_using_subcommand doctor" -l config -d 'The configuration' -r -F
+complete -c quittance -n "__fish_quittance_using_subcommand doctor" -l verify -d 'Walk the whole journal'
+complete -c quittance -n "__fish_quittance_using_subcommand doctor" -l rebuild-index -d 'Throw the index away and build it from the journal'
+complete -c quittance -n "__fish_quittance_using_subcommand doctor" -l json -d 'One JSON object a line'
+complete -c quittance -n "__fish_quittance_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c quittance -n "__fish_quittance_using_subcommand completions" -l config -d 'The configuration' -r -F
 complete -c quittance -n "__fish_quittance_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c quittance -n "__fish_quittance_using_subcommand man" -l dir -d 'Write it and the pages of all commands into this folder instead' -r -F
 complete -c quittance -n "__fish_quittance_using_subcommand man" -l config -d 'The configuration' -r -F
 complete -c quittance -n "__fish_quittance_using_subcommand man" -s h -l help -d 'Print help'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "serve" -d 'Run the daemon until SIGTERM'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "check" -d 'Tell everything that is wrong with the configuration, or what each source is worth'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "demo" -d 'Show the main job with throw-away keys: genuine, repeated, forged and shifted notifications of every provider'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "expect" -d 'Say which payment is expected, so that the event about it can say `fulfil`'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "send" -d 'Send a test notification, signed as the provider signs'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "list" -d 'List the notifications that were kept'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "show" -d 'Show one notification, or what happened to an order'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "tail" -d 'Print events as they come'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "completions" -d 'Print a shell\'s completions'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "man" -d 'Print the manual page'
-complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "serve" -d 'Run the daemon until SIGTERM'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "check" -d 'Tell everything that is wrong with the configuration, or what each source is worth'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "demo" -d 'Show the main job with throw-away keys: genuine, repeated, forged and shifted notifications of every provider'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "expect" -d 'Say which payment is expected, so that the event about it can say `fulfil`'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "send" -d 'Send a test notification, signed as the provider signs'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "list" -d 'List the notifications that were kept'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "show" -d 'Show one notification, or what happened to an order'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "tail" -d 'Print events as they come'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "export" -d 'Print notifications as JSON lines, for an archive or another program'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "doctor" -d 'Look at store, index, broker, clock, keys, file rights and disk, and say what to do'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "completions" -d 'Print a shell\'s completions'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "man" -d 'Print the manual page'
+complete -c quittance -n "__fish_quittance_using_subcommand help; and not __fish_seen_subcommand_from serve check demo expect send list show tail export doctor completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
