@@ -10,6 +10,8 @@ install_packages() {
     /usr/bin/python3 -c 'import pika' 2>/dev/null || missing+=(python3-pika)
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
     command -v promtool >/dev/null || missing+=(prometheus)
+    command -v curl >/dev/null || missing+=(curl)
+    command -v node >/dev/null || missing+=(nodejs)
     [ ${#missing[@]} -gt 0 ] || return 0
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
