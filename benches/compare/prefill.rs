@@ -130,7 +130,8 @@ fn decided(filler: &Filler, provider: &Arc<dyn Provider>, number: u64) -> (Box<S
         at: System.now(),
     };
     let verified = provider.verify(received).unwrap_or_else(|_| panic!("a genuine notification was refused"));
-    let calm = Circumstances { now: System.now(), clock_alarm: false, restored: false, fulfil_never: false, again: false };
+    let calm =
+        Circumstances { now: System.now(), clock_alarm: false, restored: false, fulfil_never: false, again: false };
     match decide(&mut Nothing, &filler.keys, filler.position(), &verified, None, None, &calm) {
         Decision::Keep { statement, event: Some(event), .. } => (statement, raw, event.to_json()),
         _ => panic!("a first notification is kept and told"),

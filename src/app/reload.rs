@@ -1,7 +1,7 @@
 //! Another configuration while the daemon runs: taken whole, or refused whole with everything that is wrong with it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
@@ -69,7 +69,7 @@ impl Reloader {
         }
     }
 
-    fn load(&self, file: &PathBuf) -> Result<(), NotTaken> {
+    fn load(&self, file: &Path) -> Result<(), NotTaken> {
         let running = Arc::clone(&self.0.parts.current.borrow().config);
         let judged = Config::load(file).and_then(|wanted| {
             let list = config::needs_restart(&running, &wanted, self.0.queue);

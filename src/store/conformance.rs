@@ -309,9 +309,10 @@ async fn an_expectation_is_fulfilled_once<S: Subject>(mut subject: S) {
 
 async fn an_ambiguous_string_is_not_told_while_another_account_may_be_meant<S: Subject>(fresh: &mut impl FnMut() -> S) {
     const SENT: &str = "T1231511321515";
+    type Expected<'a> = Option<(&'a str, &'a str, &'a str)>;
     let thirteen = Some("^[0-9]{13}$");
     // What is expected besides the sent decision, how both shops write their numbers, and what becomes of it.
-    let cases: [(&str, Option<(&str, &str, &str)>, [Option<&str>; 2], Verdict); 6] = [
+    let cases: [(&str, Expected, [Option<&str>; 2], Verdict); 6] = [
         ("nothing else", None, [None, None], Verdict::Fulfil),
         ("another cut's order", Some(("clickpay-b", "1231511321515", "10000")), [None, None], Verdict::Hold),
         ("the same of another account", Some(("clickpay-b", SENT, "10000.00")), [None, None], Verdict::Hold),

@@ -91,11 +91,10 @@ fn pay(daemon: &Daemon, count: usize) {
 
 #[track_caller]
 fn ended(daemon: &Daemon, id: &str) -> Value {
-    let shown = eventually("the replay has ended", || {
+    eventually("the replay has ended", || {
         let replay = daemon.ask(&format!("/api/v1/replays/{id}"));
         if replay["state"] == "running" { Err(replay) } else { Ok(replay) }
-    });
-    shown
+    })
 }
 
 #[test]

@@ -481,8 +481,8 @@ impl Daemon {
         let noted: Value = serde_json::from_slice(&text).ok()?;
         let url = noted["admin"].as_str().filter(|_| noted["pid"] == self.pid())?;
         let admin = url.rsplit('/').find(|part| !part.is_empty())?.parse().ok()?;
-        let others = bound_addresses(&self.log()).into_iter().filter(|address| *address != admin);
-        Some((admin, others.last()?))
+        let mut others = bound_addresses(&self.log()).into_iter().filter(|address| *address != admin);
+        Some((admin, others.next_back()?))
     }
 
     #[track_caller]

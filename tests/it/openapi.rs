@@ -48,7 +48,7 @@ fn every_route_is_described_and_every_description_has_a_route() {
         let named = path.split('/').filter(|part| part.starts_with('{')).count();
         assert_eq!(asked.iter().filter(|parameter| parameter["in"] == "path").count(), named, "{path}");
         // Something answers there: neither "nothing at this path" nor "another method".
-        let target = path.replace("{source}", "paygol").replace('{', "").replace('}', "");
+        let target = path.replace("{source}", "paygol").replace(['{', '}'], "");
         let answer = daemon.admin_send(&request(&method.to_uppercase(), &target, &[], b""));
         assert_ne!(answer.status, 405, "{method} {path}");
         assert!(answer.status != 404 || !answer.text().contains("at this path"), "{method} {path}: {answer:?}");

@@ -55,9 +55,10 @@ fn sound() -> History {
 }
 
 type Spoil = fn(&mut History, usize);
+type Named = fn(&Wrong) -> bool;
 
 /// Ways to break the promise, and whether a finding tells it by its name.
-const WAYS: [(&str, Spoil, fn(&Wrong) -> bool); 14] = [
+const WAYS: [(&str, Spoil, Named); 14] = [
     ("lost from the store", |h, at| drop(h.stored.remove(at)), |w| matches!(w, Wrong::Lost(_))),
     (
         "lost from store and queue",

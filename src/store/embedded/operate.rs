@@ -44,7 +44,14 @@ impl Operate for Embedded {
 
     fn release_by_hand(&self, released: Released, by: ByHand) -> Pending<'static, Result<Committed, Unavailable>> {
         // A source that is configured no more has an account of its own, as it would have had without one.
-        let account = self.0.terms.now().accounts.get(&released.source).cloned().or_else(|| AccountName::new(released.source.as_str()));
+        let account = self
+            .0
+            .terms
+            .now()
+            .accounts
+            .get(&released.source)
+            .cloned()
+            .or_else(|| AccountName::new(released.source.as_str()));
         let Some(account) = account else { return Box::pin(std::future::ready(Err(Unavailable::NotReady))) };
         let (reply, answer) = oneshot::channel();
         let entered = self.enter().and_then(|(in_flight, _, jobs)| {

@@ -191,6 +191,7 @@ fn copy_of(made: &Path) -> tempfile::TempDir {
     copy
 }
 
+#[test]
 fn a_start_writes_the_last_segment_anew() {
     use std::os::unix::fs::MetadataExt as _;
     let made = folder();

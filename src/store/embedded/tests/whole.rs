@@ -32,20 +32,19 @@ async fn progress_and_horizon_are_written_to_a_full_disk_although_notifications_
     let before = *store.head().borrow();
     store.0.live.get().expect("open").reader.fill_disk();
     let (stop, at) = (tokio_util::sync::CancellationToken::new(), folder.clock.now());
-    let senders: Vec<_> = (0..4)
-        .map(|sender| {
-            let (store, stop) = (store.clone(), stop.clone());
-            tokio::spawn(async move {
-                let mut number = 0;
-                while !stop.is_cancelled() {
-                    number += 1;
-                    let order = format!("F{sender}-{number}");
-                    let refused = store.commit(Said::paid(&order, &order).verified(at)).await;
-                    assert_eq!(refused, Err(Unavailable::Storage), "the disk is full");
-                }
-            })
-        })
-        .collect();
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..4 {
+        let (store, stop) = (store.clone(), stop.clone());
+        senders.spawn(async move {
+            let mut number = 0;
+            while !stop.is_cancelled() {
+                number += 1;
+                let order = format!("F{sender}-{number}");
+                let refused = store.commit(Said::paid(&order, &order).verified(at)).await;
+                assert_eq!(refused, Err(Unavailable::Storage), "the disk is full");
+            }
+        });
+    }
     conformance::until("it is known to be full", || store.0.shared.is_full()).await;
     store.settle("amqp", due[0].position, Settled::Delivered);
     conformance::until("progress is written into the reserve", || *store.head().borrow() > before).await;
@@ -55,8 +54,8 @@ async fn progress_and_horizon_are_written_to_a_full_disk_although_notifications_
         assert!(answer.await.expect("answered").is_ok(), "room is made by what retires");
     }
     stop.cancel();
-    for sender in senders {
-        sender.await.expect("only refused");
+    while let Some(sender) = senders.join_next().await {
+        sender.expect("only refused");
     }
     store.close();
 }

@@ -208,7 +208,6 @@ fn bytes_that_imitate_a_group_do_not_pass_for_one() {
 }
 
 #[test]
-#[test]
 fn records_lost_right_before_a_torn_group_keep_their_positions() {
     let made = folder();
     let (mut journal, _) = open(made.path());
