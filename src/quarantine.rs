@@ -192,7 +192,8 @@ impl Quarantine {
     /// a source that is configured no more ages like all others. Blocks.
     ///
     /// # Errors
-    /// [`QuarantineError`] when the folder of a new source cannot be made or read; the bounds hold all the same.
+    /// [`QuarantineError`] when the folder of a new source cannot be made or read: the first of them. The bounds and the
+    /// other sources hold all the same.
     pub fn adopt<'s>(
         &self,
         sources: impl IntoIterator<Item = &'s SourceName>,
@@ -201,13 +202,14 @@ impl Quarantine {
         let shared = &self.0.shared;
         *shared.bounds.write().unwrap_or_else(PoisonError::into_inner) = bounds;
         shared.rings().values().for_each(|ring| lock(ring).bound(bounds.max_bytes));
+        let mut first = Ok(());
         for name in sources {
             let known = shared.rings().contains_key(name);
-            if !known {
-                shared.add(name.clone(), bounds)?;
+            if !known && let Err(error) = shared.add(name.clone(), bounds) {
+                first = first.and(Err(error));
             }
         }
-        Ok(())
+        first
     }
 
     /// What is kept of a source, oldest first.

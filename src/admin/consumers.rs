@@ -9,15 +9,14 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::{Desk, Shared, document};
-use crate::store::cursor::FeedCursor;
 
 /// Each with the cursor up to which it has everything.
 pub async fn list(State(desk): State<Shared>) -> Json<Value> {
-    let (id, head) = (desk.store.id(), *desk.store.head().borrow());
+    let head = *desk.store.head().borrow();
     let consumer = |consumer: crate::store::replaying::Consumer| {
         json!({
             "name": consumer.name,
-            "cursor": FeedCursor::new(id, consumer.position).to_string(),
+            "cursor": desk.feed.cursor(consumer.position),
             "behind": head.0.saturating_sub(consumer.position.0),
             "configured": is_configured(&desk, &consumer.name),
         })

@@ -148,7 +148,8 @@ impl From<SettleError> for Problem {
             SettleError::NotHeld(_)
             | SettleError::NothingToBook(_)
             | SettleError::ToldBefore
-            | SettleError::PaidByAnother => Self::conflict(error.to_string()),
+            | SettleError::PaidByAnother
+            | SettleError::ForeignGetId => Self::conflict(error.to_string()),
             SettleError::Unreadable => Self::internal(),
             SettleError::Unavailable(unavailable) => unavailable.into(),
         }

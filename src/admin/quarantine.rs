@@ -1,5 +1,7 @@
 //! What was refused and may yet prove genuine: the list, one request, letting one in by hand, trying today's keys on all.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -16,10 +18,11 @@ use super::problem::Problem;
 use super::{Desk, Shared, document};
 use crate::event::{SourceName, rfc3339};
 use crate::listener::Endpoint;
+use crate::listener::commit::Note;
 use crate::provider::Reverified;
 use crate::quarantine::{Entry, Kept, Quarantine, QuarantineError, QuarantineId};
 use crate::store::operate::Released;
-use crate::store::{Committed, Outcome};
+use crate::store::{ByHand, Committed, Outcome, Unavailable};
 
 /// The list's questions, as they are sent.
 #[derive(Deserialize)]
@@ -113,37 +116,64 @@ pub async fn reverify(State(desk): State<Shared>, headers: HeaderMap, body: Byte
     let more = page.len() > LOOKED_AT;
     page.truncate(LOOKED_AT);
     let next = page.last().filter(|_| more).map(|(_, entry)| entry.id.to_string());
-    let (mut let_in_now, mut known, mut refused, mut undecidable) = (Vec::new(), 0, 0, 0);
+    // Who asks may hang up: what has begun is done to its end, and each that is let in says by whom.
+    let task = desk.tasks.spawn("reverify", let_in_the_genuine(Arc::clone(&desk), quarantine, page, by));
+    let Outcomes { looked_at, let_in, known, refused, undecidable } = task.await.map_err(|_| Problem::internal())??;
+    Ok(Json(json!({
+        "looked_at": looked_at, "let_in": let_in.len(), "known": known, "refused": refused,
+        "undecidable": undecidable, "notifications": let_in, "next": next,
+    })))
+}
+
+/// What came of a page.
+#[derive(Default)]
+struct Outcomes {
+    looked_at: usize,
+    let_in: Vec<Value>,
+    /// Told before, or one contradiction of many: nobody is told more.
+    known: usize,
+    refused: usize,
+    undecidable: usize,
+}
+
+async fn let_in_the_genuine(
+    desk: Shared,
+    quarantine: Quarantine,
+    page: Vec<(SourceName, Entry)>,
+    by: ByHand,
+) -> Result<Outcomes, Problem> {
+    let (stopping, mut outcomes) = (desk.tasks.stopping(), Outcomes::default());
     for (_, entry) in &page {
+        if stopping.is_cancelled() {
+            return Err(Unavailable::Draining.into()); // what is left stays where it is
+        }
+        outcomes.looked_at += 1;
         match again(&desk, &quarantine, entry.id).await? {
-            Again::Genuine(reverified) => {
-                let committed = desk.store.readmit(*reverified).await?;
+            Again::Genuine(reverified, endpoint) => {
+                let note = Note::of_reverified(endpoint, reverified.arrived(), reverified.key());
+                let committed = desk.store.readmit(*reverified, by.clone()).await;
+                note.write(&committed);
+                let committed = committed?;
                 remove(&desk, entry.id).await?;
-                if committed.outcome == Outcome::Duplicate {
-                    known += 1;
+                if committed.outcome == Outcome::Duplicate || committed.event.is_none() {
+                    outcomes.known += 1;
                 } else {
-                    let_in_now.push(let_in(&committed));
+                    let (quarantined, who) = (entry.id, by.who());
+                    tracing::warn!(%quarantined, notification = %committed.notification, who, "genuine now: let in");
+                    outcomes.let_in.push(let_in(&committed));
                 }
             }
-            Again::Refused => refused += 1,
-            Again::Undecidable => undecidable += 1,
+            Again::Refused => outcomes.refused += 1,
+            Again::Undecidable => outcomes.undecidable += 1,
             Again::Gone => {}
         }
     }
-    if !let_in_now.is_empty() {
-        let who = by.who().to_owned();
-        desk.store.audit(&format!("reverified:{}", let_in_now.len()), by).await?;
-        tracing::warn!(count = let_in_now.len(), who, "quarantined requests proved genuine and were let in");
-    }
-    Ok(Json(json!({
-        "looked_at": page.len(), "let_in": let_in_now.len(), "known": known, "refused": refused,
-        "undecidable": undecidable, "notifications": let_in_now, "next": next,
-    })))
+    Ok(outcomes)
 }
 
 /// What another look says of a request.
 enum Again {
-    Genuine(Box<Reverified>),
+    Genuine(Box<Reverified>, Arc<Endpoint>),
     Refused,
     /// A secret that was cut out of it is none that today's configuration knows.
     Undecidable,
@@ -160,18 +190,18 @@ async fn again(desk: &Desk, quarantine: &Quarantine, id: QuarantineId) -> Result
             Err(error) => return Err(error),
         };
         let endpoint = site.routes.endpoints().iter().find(|endpoint| endpoint.source == kept.source);
-        let Some(endpoint) = endpoint.map(|endpoint| &**endpoint) else { return Ok(Again::Undecidable) };
+        let Some(endpoint) = endpoint else { return Ok(Again::Undecidable) };
         Ok(verify(&quarantine, endpoint, &kept))
     };
     let looked = desk.tasks.spawn_blocking("reverify", look).await.map_err(|_| Problem::internal())?;
     looked.map_err(unusable)
 }
 
-fn verify(quarantine: &Quarantine, endpoint: &Endpoint, kept: &Kept) -> Again {
+fn verify(quarantine: &Quarantine, endpoint: &Arc<Endpoint>, kept: &Kept) -> Again {
     let provider = &*endpoint.provider;
     let Some(whole) = quarantine.whole(kept, &provider.secrets(&kept.received)) else { return Again::Undecidable };
     match Reverified::try_new(provider, whole) {
-        Ok(reverified) => Again::Genuine(Box::new(reverified)),
+        Ok(reverified) => Again::Genuine(Box::new(reverified), Arc::clone(endpoint)),
         Err(_) => Again::Refused,
     }
 }

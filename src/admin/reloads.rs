@@ -26,6 +26,10 @@ impl Reloads {
     pub fn refused(&self, why: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(why);
     }
+    /// The one in force is short of something. `why` names no secret.
+    pub fn in_part(&self, why: String) {
+        self.refused(why);
+    }
     /// When what is in force was loaded, and why the last reload was refused; `None` when it was not.
     pub fn snapshot(&self) -> (Timestamp, Option<String>) {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -99,9 +99,11 @@ impl Reloader {
         // Before anything can arrive at a new source, everybody else knows it.
         metrics.adopt(&wanted.sources, now);
         store.adopt(Terms::of(&wanted));
+        let mut short_of = None;
         if let Some(quarantine) = quarantine {
             let bounds = Bounds { max_bytes: wanted.quarantine.max_bytes, max_age: wanted.quarantine.max_age };
             if let Err(error) = quarantine.adopt(wanted.sources.iter().map(|source| &source.name), bounds) {
+                short_of = Some(format!("no quarantine for a new source: {error}"));
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "no quarantine for a new source: what it refuses is not kept");
             }
@@ -109,6 +111,9 @@ impl Reloader {
         let site = Arc::new(Site::new(Arc::clone(&wanted), metrics));
         current.send_replace(Arc::clone(&site));
         reloads.taken(now);
+        if let Some(why) = short_of {
+            reloads.in_part(why);
+        }
 
         let (before, after) = (names(&running.sources), names(&wanted.sources));
         let list = |names: &mut dyn Iterator<Item = &&SourceName>| {

@@ -254,7 +254,7 @@ impl Operate for Memory {
         let refusal = if known { SettleError::NotHeld(Verdict::Compare) } else { SettleError::NoSuchEvent };
         Box::pin(std::future::ready(Err(refusal)))
     }
-    fn readmit(&self, reverified: Reverified) -> Pending<'static, Result<Committed, Unavailable>> {
+    fn readmit(&self, reverified: Reverified, _: ByHand) -> Pending<'static, Result<Committed, Unavailable>> {
         self.commit(reverified.into_verified())
     }
     fn release_by_hand(&self, _: Released, _: ByHand) -> Pending<'static, Result<Committed, Unavailable>> {

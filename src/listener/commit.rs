@@ -28,7 +28,8 @@ pub struct Note {
     endpoint: Arc<Endpoint>,
     at: Timestamp,
     key: u16,
-    _slot: Slot,
+    /// `None`: it waits for the committer like an operator's question, not like a sender.
+    _slot: Option<Slot>,
 }
 
 /// One of the places of those that may wait for the committer.
@@ -52,10 +53,16 @@ impl Drop for Slot {
 impl Note {
     /// About a notification that arrived `at` and was verified with `key`.
     pub fn new(endpoint: Arc<Endpoint>, at: Timestamp, key: u16, slot: Slot) -> Self {
-        Self { endpoint, at, key, _slot: slot }
+        Self { endpoint, at, key, _slot: Some(slot) }
     }
 
-    fn write(self, result: &Result) {
+    /// About one that was refused when it arrived `at`, and proves genuine now.
+    pub fn of_reverified(endpoint: Arc<Endpoint>, at: Timestamp, key: u16) -> Self {
+        Self { endpoint, at, key, _slot: None }
+    }
+
+    /// Counts and logs what came of it.
+    pub fn write(self, result: &Result) {
         let metrics = &self.endpoint.metrics;
         metrics.verified_with(self.key);
         metrics.received_at(self.at);

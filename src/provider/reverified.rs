@@ -1,5 +1,7 @@
 //! What was refused once and proves genuine under today's configuration.
 
+use jiff::Timestamp;
+
 use super::{Provider, Received, Refusal, Verified};
 
 /// A verified notification that comes out of the quarantine: it arrived before, and what has happened since must not be
@@ -14,6 +16,16 @@ impl Reverified {
     /// Why it is still refused.
     pub fn try_new(provider: &dyn Provider, received: Received) -> Result<Self, Refusal> {
         provider.verify(received).map(Self).map_err(|refused| refused.refusal)
+    }
+
+    /// When it arrived first.
+    pub fn arrived(&self) -> Timestamp {
+        self.0.received.at
+    }
+
+    /// Which of its source's keys holds today, from 1.
+    pub fn key(&self) -> u16 {
+        self.0.key
     }
 
     /// What was proven.

@@ -275,3 +275,16 @@ proptest! {
         prop_assert!(reason.starts_with(&kept.reason));
     }
 }
+
+#[test]
+fn a_new_source_without_a_folder_leaves_the_other_new_ones_theirs() {
+    let fixture = Fixture::new();
+    let quarantine = fixture.open(1 << 20);
+    std::fs::write(fixture.folder.path().join("quarantine/aaa"), b"no folder").expect("written");
+    let new = ["aaa", "bbb"].map(|name| SourceName::new(name).expect("a name"));
+    let bounds = Bounds { max_bytes: 1 << 20, max_age: Duration::from_secs(100) };
+    assert!(
+        matches!(quarantine.adopt(&new, bounds), Err(QuarantineError::Folder { path, .. }) if path.ends_with("aaa"))
+    );
+    assert_eq!(quarantine.sources(), [new[1].clone(), source()]);
+}

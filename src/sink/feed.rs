@@ -159,7 +159,8 @@ impl Feed {
         Ok(Batch { entries: entries.collect::<Result<_, FeedError>>()?, next: self.cursor(position), position })
     }
 
-    fn cursor(&self, position: Position) -> String {
+    /// The cursor of a position, in the timeline that goes on.
+    pub(crate) fn cursor(&self, position: Position) -> String {
         FeedCursor::new(self.timeline(), position).to_string()
     }
 

@@ -43,7 +43,7 @@ use crate::metrics::CommitMetrics;
 use crate::provider::{Claim, Verified};
 use crate::seal::Seal;
 use crate::store::{
-    Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness, Registered,
+    ByHand, Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness, Registered,
     Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
 };
 use committer::{Job, Notification, Registering};
@@ -272,7 +272,7 @@ fn send(jobs: &SyncSender<Job>, job: Job) -> Result<(), Unavailable> {
 fn prepare(
     live: &Live,
     verified: Verified,
-    again: bool,
+    again: Option<ByHand>,
     reply: oneshot::Sender<Result<Committed, Unavailable>>,
 ) -> (Box<Notification>, Vec<Key>) {
     let raw = raw::encode(&verified.received, &verified.cuts, &live.seal);
@@ -299,7 +299,7 @@ fn prepare(
 
 impl Store for Embedded {
     fn commit(&self, verified: Verified) -> Pending<'static, Result<Committed, Unavailable>> {
-        self.take_in(verified, false)
+        self.take_in(verified, None)
     }
 
     fn expect(&self, registration: Registration) -> Pending<'static, Result<Registered, ExpectError>> {
@@ -484,8 +484,8 @@ impl Store for Embedded {
 }
 
 impl Embedded {
-    /// Has a notification decided and kept; `again`: it comes out of the quarantine.
-    fn take_in(&self, verified: Verified, again: bool) -> Pending<'static, Result<Committed, Unavailable>> {
+    /// Has a notification decided and kept; `again`: it comes out of the quarantine, and who wants that.
+    fn take_in(&self, verified: Verified, again: Option<ByHand>) -> Pending<'static, Result<Committed, Unavailable>> {
         let (reply, answer) = oneshot::channel();
         let entered = match self.enter() {
             Err(unavailable) => return Box::pin(std::future::ready(Err(unavailable))),

@@ -25,11 +25,12 @@ pub trait Operate: Send + Sync + 'static {
         by: ByHand,
     ) -> Pending<'static, Result<Settlement, SettleError>>;
 
-    /// Lets in what was refused once and proves genuine today: decided like new, with its first arrival's time.
+    /// Lets in what was refused once and proves genuine today: decided like new, with its first arrival's time. Who had
+    /// it let in is written with it, in the same sync, unless it was known already.
     ///
     /// # Errors
     /// [`Unavailable`]; it never promises that nothing was kept.
-    fn readmit(&self, reverified: Reverified) -> Pending<'static, Result<Committed, Unavailable>>;
+    fn readmit(&self, reverified: Reverified, by: ByHand) -> Pending<'static, Result<Committed, Unavailable>>;
 
     /// Lets in by hand what nobody could prove: its event says nothing of what it says, and is held. The same again is a
     /// duplicate.
@@ -184,6 +185,12 @@ pub enum SettleError {
     /// The expectation of its order was fulfilled by another payment.
     #[error("its order's expectation was fulfilled by another payment; this one can only be refused")]
     PaidByAnother,
+    /// It came back with a `getid` that is another order's, or none of those that are registered for its own.
+    #[error(
+        "it came back with a getid that is not its order's; it can only be refused, unless that getid is registered for \
+         the order first"
+    )]
+    ForeignGetId,
     /// The journal cannot be read.
     #[error("the journal cannot be read")]
     Unreadable,

@@ -271,10 +271,41 @@ fn after_a_key_was_mended_the_genuine_are_let_in_with_their_first_arrival() {
     assert_eq!((&events[1]["data"]["verdict"], &events[1]["data"]["assurance"]), (&json!("hold"), &json!("bearer")));
     let listed = daemon.ask("/api/v1/notifications?outcome=released");
     assert_eq!(listed["notifications"].as_array().map(Vec::len), Some(2), "{listed}");
+    // They count like all that is genuine.
+    for series in [
+        r#"notifications_total{outcome="accepted",source="paygol"}"#,
+        r#"events_total{source="paygol",verdict="compare"}"#,
+        r#"verified_with_key_total{key="1",source="paygol"}"#,
+    ] {
+        assert_eq!(daemon.metric(&format!("quittance_{series}")), 1.0, "{series}");
+    }
     assert_eq!(quarantined(&daemon, 2).len(), 2, "what was let in is there no more");
     // The provider tries once more: it is known.
     assert_eq!(daemon.paygol(&genuine).status, 200);
     assert_eq!(daemon.feed().len(), 2);
+}
+
+#[test]
+fn who_asks_for_another_look_and_hangs_up_has_it_done_all_the_same() {
+    use std::io::Write as _;
+    const MANY: usize = 60;
+    let mut daemon = misconfigured();
+    for number in 0..MANY {
+        let genuine = fixtures::paygol(json!({ "custom": "A", "transaction_id": number.to_string() }));
+        assert_eq!(daemon.paygol(&genuine).status, 401);
+    }
+    quarantined(&daemon, MANY);
+    daemon.stop();
+    std::fs::write(daemon.folder().join("quittance.toml"), Config::default().render()).unwrap();
+    daemon.start_again();
+    let headers = [("content-type", "application/json")];
+    let mut impatient = crate::http::connect(daemon.admin).unwrap();
+    impatient.write_all(&crate::http::request("POST", "/api/v1/quarantine/reverify", &headers, b"{}")).unwrap();
+    drop(impatient);
+    eventually("all are let in", || {
+        let (kept, left) = (daemon.feed().len(), daemon.ask("/api/v1/quarantine")["entries"].as_array().map(Vec::len));
+        if (kept, left) == (MANY, Some(0)) { Ok(()) } else { Err((kept, left)) }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::fixtures::{self, paygol};
-use crate::harness::{Config, Daemon, Folder, quittance};
+use crate::harness::{Config, Daemon, Folder, eventually, quittance};
 
 #[track_caller]
 fn pay(daemon: &Daemon, number: u32) {
@@ -86,6 +86,13 @@ fn a_copy_goes_on_from_cursors_of_before_it_and_tells_those_of_the_lost_history(
     for lost in [&fifth, &sixth] {
         assert_eq!(gone(&restored, lost, "backup"), since);
     }
+    // Where a reader stands is told in a cursor that is good for going on.
+    let here = newest(&restored);
+    restored.ask(&format!("/api/v1/events?consumer=books&after={here}"));
+    eventually("it is written", || {
+        let books = restored.ask("/api/v1/consumers")["consumers"][0].clone();
+        if books["cursor"] == here.as_str() { Ok(()) } else { Err(books) }
+    });
     // Whoever follows the daemon's own stream is told the same.
     let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", fifth.as_str())];
     assert_eq!(restored.admin_send(&crate::http::request("GET", "/api/v1/events", &headers, b"")).status, 410);

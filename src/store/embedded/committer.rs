@@ -21,7 +21,7 @@ use super::index::{Batch, Covered, Index};
 use super::journal::{AppendError, Entry, Journal, Prepared as Rewriting, Reader, RewriteError};
 use super::ledger::Ledger;
 use super::overlay::{Look, Overlay, Preloaded};
-use super::record::{Expected, Progress, Record, Stamped};
+use super::record::{Audit, Expected, Progress, Record, Stamped};
 use super::sinks::{FORGOTTEN, Sinks, owed};
 use super::state::{self, Key, Keys, Value, View};
 use super::status::Shared;
@@ -30,7 +30,7 @@ use crate::event::{AccountName, Digest, Position};
 use crate::failpoint;
 use crate::metrics::CommitMetrics;
 use crate::provider::Verified;
-use crate::store::{Committed, ExpectError, Registered, Unavailable};
+use crate::store::{ByHand, Committed, ExpectError, Registered, Unavailable};
 pub use by_hand::ToRule;
 pub use release::ToRelease;
 
@@ -75,8 +75,8 @@ pub struct Notification {
     pub indicator: Option<[u8; 16]>,
     /// The orders that other cuts could name, with the accounts whose they would be.
     pub rivals: Option<Vec<(AccountName, String)>>,
-    /// It comes out of the quarantine.
-    pub again: bool,
+    /// It comes out of the quarantine, and who wants it let in.
+    pub again: Option<ByHand>,
     /// What was looked up ahead.
     pub preloaded: Preloaded,
     /// Who waits.
@@ -288,7 +288,7 @@ impl Committer {
         let position = self.position(group);
         let mut look = look(&mut self.overlay, &self.filter, &self.index, Some(&job.preloaded));
         let rivals = job.rivals.as_deref();
-        let circumstances = &Circumstances { again: job.again, ..*circumstances };
+        let circumstances = &Circumstances { again: job.again.is_some(), ..*circumstances };
         let decision = decide(&mut look, &self.keys, position, &job.verified, job.indicator, rivals, circumstances);
         let failed = look.failed.is_some();
         let reply = job.reply;
@@ -304,6 +304,11 @@ impl Committer {
                 let json = event.map(|event| event.to_json()).unwrap_or_default();
                 let record = Record::Notification(statement);
                 self.enter(record, job.raw, job.raw_hash, json, group, circumstances);
+                if let Some(by) = job.again {
+                    let what = format!("reverified:{}", committed.notification);
+                    let audit = Audit { what, who: by.who().to_owned(), reason: by.reason().to_owned() };
+                    self.enter(Record::Audit(audit), Bytes::new(), Digest::of(b""), Vec::new(), group, circumstances);
+                }
                 group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| committed)))));
             }
         }

@@ -194,7 +194,9 @@ impl Index {
                 entries.insert(*key, Some(value.encode()));
             }
         }
-        entries.extend(forget.iter().filter(|key| !is_pinned(key)).map(|key| (*key, None)));
+        // What was written anew since is none that was retired: forgetting it would make a payment new once more.
+        let retired = forget.iter().filter(|key| !is_pinned(key) && !values.contains_key(*key));
+        entries.extend(retired.map(|key| (*key, None)));
         let runs = held.shelf.add(entries.into_iter().collect()).map_err(|error| self.failed(error.into()))?;
         let mut note = Writer::new();
         note.put(1, &self.store).put_text(2, Some(&self.boot));

@@ -38,8 +38,8 @@ impl Operate for Embedded {
         })
     }
 
-    fn readmit(&self, reverified: Reverified) -> Pending<'static, Result<Committed, Unavailable>> {
-        self.take_in(reverified.into_verified(), true)
+    fn readmit(&self, reverified: Reverified, by: ByHand) -> Pending<'static, Result<Committed, Unavailable>> {
+        self.take_in(reverified.into_verified(), Some(by))
     }
 
     fn release_by_hand(&self, released: Released, by: ByHand) -> Pending<'static, Result<Committed, Unavailable>> {

@@ -1,6 +1,7 @@
 //! The embedded store against the suite of every store, and against a model of ten lines.
 
 mod believed;
+mod by_hand;
 mod doubt;
 mod failures;
 mod fingerprints;

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::super::decide::{Circumstances, next_sequence, settle_json};
 use super::super::record::{Audit, Record, Statement};
-use super::super::state::{Order, Value, View, payer_of};
+use super::super::state::{Bound, Order, Value, View, payer_of};
 use super::{Committer, Group, look, sent};
 use crate::event::{Assurance, Digest, EventId, Reason, Verdict};
 use crate::store::operate::{ByHand, Ruling, SettleError, Settlement};
@@ -88,7 +88,7 @@ impl Committer {
         let ended = look.get(&self.keys.settled(event));
         let told = told_key.is_some_and(|key| look.get(&key).is_some());
         let once = held.signed.as_ref().and_then(|signed| look.get(&self.keys.signed(signed)));
-        drop(held.getid.as_ref().and_then(|getid| look.get(&self.keys.getid(&held.account, getid))));
+        let bound = held.getid.as_ref().and_then(|getid| look.get(&self.keys.getid(&held.account, getid)));
         let order = match order_key.and_then(|key| look.get(&key)) {
             Some(Value::Order(order)) => order,
             _ => Order::default(),
@@ -118,6 +118,13 @@ impl Committer {
                 if told || matches!(once, Some(Value::Signed(once)) if once.told) {
                     return Err(SettleError::ToldBefore);
                 }
+                let bound = match &bound {
+                    Some(Value::GetId(bound)) => Some(bound),
+                    _ => None,
+                };
+                if is_foreign(&held, bound, &order) {
+                    return Err(SettleError::ForeignGetId);
+                }
                 let fulfilled_by = order.expectation(held.kind).and_then(|expectation| expectation.fulfilled_by);
                 if fulfilled_by.is_some_and(|payer| payer != payer_of(&held)) {
                     return Err(SettleError::PaidByAnother);
@@ -139,5 +146,15 @@ impl Committer {
         // Parts stay for as long as an event is held: one that does not read is damage.
         let json = settle_json(&json, &settled, None).ok_or(SettleError::Unreadable)?;
         Ok(Ruled::New(Box::new(settled), json))
+    }
+}
+
+/// Whether a statement came back with a `getid` that is not its order's: a buyer who paid one order may have carried the
+/// number of that payment to another. One that was registered for the order since is the order's.
+fn is_foreign(held: &Statement, bound: Option<&Bound>, order: &Order) -> bool {
+    let (Some(getid), Some(of)) = (&held.getid, &held.order) else { return false };
+    match bound {
+        Some(bound) => bound.order != of.as_str(),
+        None => order.sessions().next().is_some() && !order.sessions().any(|known| known == getid),
     }
 }

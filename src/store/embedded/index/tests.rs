@@ -114,6 +114,8 @@ fn an_index_is_found_again_with_all_it_covers() {
             .expect("written");
     }
     index.write(&Batch::default(), covered(61), &[key(7)]).expect("written");
+    // Retired, and written anew before the index had its turn.
+    index.write(&Batch::from_iter([(key(9), value(9))]), covered(61), &[key(9)]).expect("written");
     index.flush().expect("flushed");
     drop(index);
     let (index, found) = Index::open(path, [1; 16], "boot").expect("opened");

@@ -159,7 +159,8 @@ async fn what_was_signed_before_an_expectation_was_registered_anew_came_before_i
     store.close();
 }
 
-fn came_back_with(getid: u32, at: Timestamp) -> crate::provider::Verified {
+/// The provider of a ClickGem source.
+pub(super) fn clickgem() -> Arc<dyn crate::provider::Provider> {
     use crate::config::{ClickGem, Pages, ProviderSettings, Secret, Source};
     use crate::provider::browser::PageUrl;
     let page = || PageUrl::parse("https://shop.example/page").expect("a URL");
@@ -171,28 +172,41 @@ fn came_back_with(getid: u32, at: Timestamp) -> crate::provider::Verified {
     let (name, provider) = (conformance::name("clickgem"), ProviderSettings::ClickGem(settings));
     let account = crate::event::AccountName::new("clickgem").expect("a name");
     let source = Source { name, account, path: "/gem".into(), provider };
-    let provider = crate::provider::build_all(&[source]).remove(0);
-    let path = provider.return_path(&crate::event::OrderId::new("42").expect("an order")).expect("has one");
-    let received = crate::provider::Received {
-        method: http::Method::GET,
+    crate::provider::build_all(&[source]).remove(0)
+}
+
+/// A buyer's return from ClickGem: what was posted, or a mere look at the page.
+pub(super) fn came_back(order: &str, getid: u32, posted: Option<&str>, at: Timestamp) -> crate::provider::Received {
+    let path = clickgem().return_path(&crate::event::OrderId::new(order).expect("an order")).expect("has one");
+    crate::provider::Received {
+        method: if posted.is_some() { http::Method::POST } else { http::Method::GET },
         rest: path.strip_prefix("/gem").expect("under the path").to_owned(),
         path,
         query: Some(format!("getid={getid:032x}")),
         headers: http::HeaderMap::new(),
-        body: bytes::Bytes::new(),
+        body: posted.map(|text| bytes::Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default(),
         remote: std::net::Ipv4Addr::LOCALHOST.into(),
         at,
-    };
-    provider.verify(received).map_err(|refused| refused.refusal).expect("the tag is right")
+    }
+}
+
+fn came_back_with(getid: u32, at: Timestamp) -> crate::provider::Verified {
+    let received = came_back("42", getid, None, at);
+    clickgem().verify(received).map_err(|refused| refused.refusal).expect("the tag is right")
+}
+
+/// A store that knows the ClickGem source.
+pub(super) fn with_clickgem(folder: &Folder) -> Embedded {
+    let gem = (conformance::name("clickgem"), crate::event::AccountName::new("clickgem").expect("a name"));
+    let mut options = folder.options();
+    options.terms.accounts.insert(gem.0, gem.1);
+    folder.start_with(options)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_a_return_url_cannot_fill_the_journal_with_it() {
     let folder = Folder::new();
-    let gem = (conformance::name("clickgem"), crate::event::AccountName::new("clickgem").expect("a name"));
-    let mut options = folder.options();
-    options.terms.accounts.insert(gem.0, gem.1);
-    let store = folder.start_with(options);
+    let store = with_clickgem(&folder);
     let at = folder.clock.now();
     let registered =
         Registration { session: Some(format!("{:032x}", 99)), ..expectation("clickgem", "42", "6.00", "EUR", at) };
