@@ -190,7 +190,8 @@ impl Committer {
                 closing |= matches!(job, Job::Close);
                 // Such a record may change the circumstances (a store restored, a clock confirmed), which are looked at
                 // once for each group: what comes after it must not be judged by those from before.
-                let last = matches!(job, Job::Append(..));
+                // And an installation takes its time: what waited for it must not be stamped with when that began.
+                let last = matches!(job, Job::Append(..) | Job::Install(..));
                 self.take(job, &mut group, &mut rhythm, &circumstances);
                 let room = !last && group.answers.len() < GROUP_JOBS && group.bytes < GROUP_BYTES;
                 next = if room { jobs.try_recv().ok() } else { None };
