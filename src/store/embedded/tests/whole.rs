@@ -173,6 +173,29 @@ fn what_the_index_lacks_is_bounded() {
 }
 
 #[test]
+fn what_waits_for_the_committer_is_bounded() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let _inside = runtime.enter();
+    let folder = Folder::new();
+    let mut options = folder.options();
+    options.terms.max_in_flight = 2;
+    let store = folder.start_with(options);
+    let at = folder.clock.now();
+    let head = store.head();
+    // Who looks at the head holds the committer up.
+    let held = head.borrow();
+    let pay = |order: &str| store.commit(Said::paid(order, order).verified(at));
+    let (first, second) = (pay("A"), pay("B"));
+    let third = pay("C");
+    let third = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), third).await });
+    drop(held);
+    assert_eq!(third.ok(), Some(Err(Unavailable::Overloaded)), "it would wait without end");
+    assert!(runtime.block_on(first).is_ok() && runtime.block_on(second).is_ok());
+    assert!(runtime.block_on(pay("C")).is_ok(), "and it goes on");
+    store.close();
+}
+
+#[test]
 fn a_start_refuses_a_record_that_a_newer_version_wrote() {
     let folder = Folder::new();
     let options = JournalOptions { segment_bytes: 16 << 10, verify: false };
