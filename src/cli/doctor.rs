@@ -23,7 +23,7 @@ pub struct Doctor {
     /// Walk the whole journal.
     #[arg(long, conflicts_with = "rebuild_index")]
     pub verify: bool,
-    /// A head that was noted elsewhere, as <position>:<hash> or the hash alone.
+    /// A head that was noted elsewhere, as POSITION:HASH or the hash alone.
     #[arg(long, value_name = "HASH", requires = "verify")]
     pub since: Option<Noted>,
     /// Throw the index away and build it from the journal.
