@@ -18,19 +18,15 @@ impl Reloads {
     pub fn new(loaded_at: Timestamp) -> Self {
         Self(Arc::new(Mutex::new(State { loaded_at, last_error: None })))
     }
-    /// Another one is in force.
-    pub fn taken(&self, at: Timestamp) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State { loaded_at: at, last_error: None };
+    /// Another one is in force, perhaps short of something. `short_of` names no secret.
+    pub fn taken(&self, at: Timestamp, short_of: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State { loaded_at: at, last_error: short_of };
     }
     /// One was refused. `why` names no secret.
     pub fn refused(&self, why: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(why);
     }
-    /// The one in force is short of something. `why` names no secret.
-    pub fn in_part(&self, why: String) {
-        self.refused(why);
-    }
-    /// When what is in force was loaded, and why the last reload was refused; `None` when it was not.
+    /// When what is in force was loaded, and why the last reload was refused or not taken whole; `None` when it was.
     pub fn snapshot(&self) -> (Timestamp, Option<String>) {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (state.loaded_at, state.last_error.clone())

@@ -103,17 +103,14 @@ impl Reloader {
         if let Some(quarantine) = quarantine {
             let bounds = Bounds { max_bytes: wanted.quarantine.max_bytes, max_age: wanted.quarantine.max_age };
             if let Err(error) = quarantine.adopt(wanted.sources.iter().map(|source| &source.name), bounds) {
-                short_of = Some(format!("no quarantine for a new source: {error}"));
+                short_of = Some(format!("it is in force, but a new source has no quarantine: {error}"));
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "no quarantine for a new source: what it refuses is not kept");
             }
         }
         let site = Arc::new(Site::new(Arc::clone(&wanted), metrics));
         current.send_replace(Arc::clone(&site));
-        reloads.taken(now);
-        if let Some(why) = short_of {
-            reloads.in_part(why);
-        }
+        reloads.taken(now, short_of);
 
         let (before, after) = (names(&running.sources), names(&wanted.sources));
         let list = |names: &mut dyn Iterator<Item = &&SourceName>| {

@@ -166,7 +166,11 @@ pub enum Quarantined {
         /// Its id.
         id: String,
     },
-    /// Let one in by hand, unproven: its event says operator, and hold.
+    /// Let one in by hand, unproven: its event says operator and hold, and names no order and no amount.
+    ///
+    /// Nothing can be booked by such an event, so `settle` takes only `refuse` for it: book what the request says in the
+    /// order system, once the provider's panel says that it is true. Where a key was wrong, mend it and use `reverify`
+    /// instead: then the event says all that the request says.
     Release {
         /// Its id.
         id: String,

@@ -76,8 +76,13 @@ pub fn quarantine<W: Write>(file: &Path, what: &Quarantined, out: &mut Out<W>) -
             if *json {
                 return out.json(&released);
             }
-            talk("released: it is held, unproven, until somebody settles it");
-            out.line(&text(&released["event_id"]))
+            let (notification, event) = (text(&released["id"]), text(&released["event_id"]));
+            talk("released: it is held, and names no order and no amount, for nobody could prove any");
+            talk(&format!(
+                "see what was sent with `quittance show {notification}`, and book by hand what is true of it;"
+            ));
+            talk(&format!("then end the hold: `quittance settle {event} refuse --reason ...`"));
+            out.line(&event)
         }
         Quarantined::Reverify { source, json } => {
             let mut document = json!({ "source": source });

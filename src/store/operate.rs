@@ -32,8 +32,8 @@ pub trait Operate: Send + Sync + 'static {
     /// [`Unavailable`]; it never promises that nothing was kept.
     fn readmit(&self, reverified: Reverified, by: ByHand) -> Pending<'static, Result<Committed, Unavailable>>;
 
-    /// Lets in by hand what nobody could prove: its event says nothing of what it says, and is held. The same again is a
-    /// duplicate.
+    /// Lets in by hand what nobody could prove: its event says nothing of what it says, not even its order, and is held
+    /// until somebody refuses it: there is nothing that could be booked. The same again is a duplicate.
     ///
     /// # Errors
     /// [`Unavailable`].

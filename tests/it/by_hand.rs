@@ -369,6 +369,20 @@ fn the_commands_do_what_the_api_does() {
         assert_eq!(run(list).status.code(), Some(0), "{list:?}");
     }
     assert_eq!(run(&["dead-letters", "retry", &event]).status.code(), Some(1));
+    // What is released says what is left to do, and that is what works.
+    let forged = fixtures::paygol(json!({ "custom": "R", "transaction_id": "R1" }));
+    assert_eq!(daemon.paygol_with(&forged.to_string(), &"a".repeat(64)).status, 401);
+    let id = text(&quarantined(&daemon, 1)[0]["id"]);
+    let released = run(&["quarantine", "release", &id, "--reason", "the provider rang up"]);
+    let (said, printed) = (String::from_utf8_lossy(&released.stderr), String::from_utf8_lossy(&released.stdout));
+    assert!(said.contains("no order and no amount"), "{released:?}");
+    let advice: Vec<Vec<&str>> = said.split('`').skip(1).step_by(2).map(|it| it.split(' ').skip(1).collect()).collect();
+    let [show, end] = &advice[..] else { panic!("{said}") };
+    let shown = run(&[show, &["--json"][..]].concat());
+    assert!(shown.status.success() && String::from_utf8_lossy(&shown.stdout).contains("request"), "{shown:?}");
+    assert_eq!((end[0], end[1]), ("settle", printed.trim()));
+    assert_eq!(run(&["settle", end[1], "fulfil", "--reason", "x"]).status.code(), Some(1));
+    assert_eq!(run(end).status.code(), Some(0), "{end:?}");
     assert_eq!(run(&["quarantine", "reverify"]).status.code(), Some(0));
     assert_eq!(run(&["consumers", "forget", "nobody"]).status.code(), Some(1));
 }

@@ -219,6 +219,21 @@ fn sources_come_and_go_and_limits_change() {
 }
 
 #[test]
+fn a_new_source_that_has_no_quarantine_is_told_and_takes_no_other_ones_away() {
+    let daemon = Daemon::with(with(&[legacy_source(&[LEGACY_SECRET])]));
+    std::fs::write(daemon.store().join("quarantine/clickpay"), b"no folder").unwrap();
+    let all = [legacy_source(&[LEGACY_SECRET]), clickpay_source(&["clickpay-1024"]), paygol_source(&[PAYGOL_SECRET])];
+    let told = reload(&daemon, &with(&all).render());
+    let said = fixtures::text(&told["last_reload_error"]);
+    assert!(said.contains("in force") && said.contains("quarantine/clickpay"), "{said}");
+    assert_eq!(daemon.paygol_with(&fixtures::paygol(json!({})).to_string(), &"a".repeat(64)).status, 401);
+    eventually("what the other new one refuses is kept", || {
+        let entries = daemon.ask("/api/v1/quarantine?source=paygol")["entries"].clone();
+        if entries.as_array().is_some_and(|entries| entries.len() == 1) { Ok(()) } else { Err(entries) }
+    });
+}
+
+#[test]
 fn a_request_that_has_begun_ends_under_the_configuration_it_began_with() {
     let daemon = Daemon::with(with(&[legacy_source(&[LEGACY_SECRET])]));
     let mut idle = connect(daemon.public).unwrap();

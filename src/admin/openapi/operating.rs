@@ -133,7 +133,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 "post",
                 "/api/v1/quarantine/{id}/release",
                 "release",
-                "Let one in by hand, unproven and held.",
+                "Let one in by hand, unproven and held: its event names no order and no amount, and can only be settled as \
+                 refuse.",
                 vec![
                     answer(StatusCode::CREATED, "let in, and on the disk", "LetIn"),
                     answer(StatusCode::OK, "it was let in before", "LetIn"),
