@@ -43,8 +43,8 @@ use crate::metrics::CommitMetrics;
 use crate::provider::{Claim, Verified};
 use crate::seal::Seal;
 use crate::store::{
-    ByHand, Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness, Registered,
-    Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
+    ByHand, Committed, Due, ExpectError, FeedEntry, Figures, Filter as Wanted, Kept, Page, Pending, Readiness,
+    Registered, Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
 };
 use committer::{Job, Notification, Registering};
 use filter::Filter;

@@ -40,7 +40,11 @@ pub(super) fn daemon(running: Option<&Running>) -> Vec<Check> {
     }];
     if let Some(error) = running.status["config"]["last_reload_error"].as_str() {
         let what = format!("the last reload was refused, or not taken whole: {error}");
-        checks.push(Check::wrong(CHECK, what, "mend that and reload; where it was refused, the former configuration is still in force"));
+        checks.push(Check::wrong(
+            CHECK,
+            what,
+            "mend that and reload; where it was refused, the former configuration is still in force",
+        ));
     }
     if running.status["store"]["restored"] == true {
         let what = "the store comes from a backup: every event is held";
