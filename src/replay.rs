@@ -119,9 +119,6 @@ impl Replays {
             return Err(ReplayError::NoBroker);
         }
         let (preview, up_to) = self.preview(request).await?;
-        if self.running().len() >= RUNNING {
-            return Err(ReplayError::TooMany);
-        }
         let now = self.0.clock.now();
         let kept = json!({
             "asked_by": by.who(), "at": rfc3339(now), "wanted": request.kept, "up_to": up_to.0,
@@ -129,9 +126,31 @@ impl Replays {
         });
         let id = id_at(now);
         let replay = Replay { id, request: kept.to_string(), up_to: Position(0), count: 0, ended: None };
-        self.0.store.note_replay(replay.clone(), &[], "", Some(by)).await?;
-        self.carry(&replay);
+        let stop = self.reserve(&replay.id)?;
+        // To its end also where whoever asks does not wait for it: what is written must be carried.
+        let begin = self.clone().begin(replay.clone(), by, stop);
+        self.0.tasks.spawn("replay start", begin).await.map_err(|_| ReplayError::Broken)??;
         Ok(replay)
+    }
+
+    async fn begin(self, replay: Replay, by: ByHand, stop: CancellationToken) -> Result<(), Unavailable> {
+        let written = self.0.store.note_replay(replay.clone(), &[], "", Some(by)).await;
+        match written {
+            Ok(_) => self.carry(replay, stop),
+            Err(_) => drop(self.running().remove(&replay.id)),
+        }
+        written.map(drop)
+    }
+
+    /// A place among those that run.
+    fn reserve(&self, id: &str) -> Result<CancellationToken, ReplayError> {
+        let stop = CancellationToken::new();
+        let mut running = self.running();
+        if running.len() >= RUNNING {
+            return Err(ReplayError::TooMany);
+        }
+        running.insert(id.to_owned(), stop.clone());
+        Ok(stop)
     }
 
     /// Goes on with what a former run left unfinished, once the store is ready.
@@ -146,20 +165,36 @@ impl Replays {
         }
         let unfinished = self.0.store.replays().into_iter().filter(|replay| replay.ended.is_none());
         for replay in unfinished {
+            let stop = CancellationToken::new();
+            // One that was begun meanwhile is carried already.
+            if self.running().contains_key(&replay.id) {
+                continue;
+            }
+            self.running().insert(replay.id.clone(), stop.clone());
             tracing::info!(replay = replay.id, count = replay.count, "going on with a replay");
-            self.carry(&replay);
+            self.carry(replay, stop);
         }
     }
 
-    /// Stops a replay. What it has written is sent all the same. Whether it was running.
+    /// Stops a replay for good, also across a restart. What it has written is sent all the same. Whether it had not ended.
     ///
     /// # Errors
     /// When that cannot be written down; it goes on then.
-    pub async fn cancel(&self, id: &str, by: ByHand) -> Result<bool, Unavailable> {
-        let Some(stop) = self.running().get(id).cloned() else { return Ok(false) };
-        self.0.store.audit(&format!("canceled:{id}"), by).await?;
-        stop.cancel();
-        Ok(true)
+    pub async fn cancel(&self, id: &str, by: ByHand) -> Result<bool, ReplayError> {
+        // To its end also where whoever asks does not wait for it: one that is written down must stop.
+        let cancel = self.clone().end(id.to_owned(), by);
+        Ok(self.0.tasks.spawn("replay cancel", cancel).await.map_err(|_| ReplayError::Broken)??)
+    }
+
+    async fn end(self, id: String, by: ByHand) -> Result<bool, Unavailable> {
+        let Some(replay) = self.0.store.replay(&id).filter(|replay| replay.ended.is_none()) else { return Ok(false) };
+        let end = Replay { request: String::new(), ended: Some(CANCELED.to_owned()), ..replay };
+        self.0.store.note_replay(end, &[], "", Some(by)).await?;
+        if let Some(stop) = self.running().get(&id) {
+            stop.cancel();
+        }
+        // The first end counts: it may have come to its own meanwhile.
+        Ok(self.0.store.replay(&id).is_some_and(|replay| replay.ended.as_deref() == Some(CANCELED)))
     }
 
     /// A replay as it is shown.
@@ -179,13 +214,12 @@ impl Replays {
         })
     }
 
-    fn carry(&self, replay: &Replay) {
+    fn carry(&self, replay: Replay, stop: CancellationToken) {
         if !self.0.carries {
+            self.running().remove(&replay.id);
             return;
         }
-        let stop = CancellationToken::new();
-        self.running().insert(replay.id.clone(), stop.clone());
-        let (replays, replay) = (self.clone(), replay.clone());
+        let replays = self.clone();
         self.0.tasks.spawn("replay", async move {
             let id = replay.id.clone();
             match Job::read(&replays.0, replay, stop) {

@@ -37,7 +37,10 @@ pub async fn forget(
     }
     let by = document::by_hand(&headers, "forgotten")?;
     let who = by.who().to_owned();
-    if !desk.store.forget_consumer(&name, by).await? {
+    let forget = desk.store.forget_consumer(&name, by);
+    // To its end also where whoever asks hangs up: what cannot be written down is taken back.
+    let forgotten = desk.tasks.spawn("forget consumer", forget).await;
+    if !forgotten.map_err(|_| Problem::internal())?? {
         return Err(missing());
     }
     tracing::warn!(consumer = name, who, "a reader of the feed was forgotten");

@@ -119,7 +119,7 @@ impl<'i> Job<'i> {
         let sink = towards(elsewhere);
         let connected = tokio::select! {
             connected = sink.connect() => connected,
-            () = self.stop.cancelled() => return Err(Stop::Canceled),
+            stop = self.stopped() => return Err(stop),
         };
         let mut link = connected.map_err(|trouble| Stop::Failed(trouble.to_string()))?;
         let done = self.carry_over(&mut *link).await;
@@ -141,7 +141,11 @@ impl<'i> Job<'i> {
             let mut flying: BTreeSet<Position> = handed.iter().map(|due| due.position).collect();
             handed.iter().for_each(|due| link.send(due));
             while !flying.is_empty() {
-                let report = tokio::time::timeout(CONFIRM, link.next()).await;
+                let report = tokio::select! {
+                    report = tokio::time::timeout(CONFIRM, link.next()) => report,
+                    // What is not confirmed is not counted; the next start sends it once more.
+                    stop = self.stopped() => return Err(stop),
+                };
                 match report.map_err(|_| Stop::Failed("no confirm came in time".to_owned()))? {
                     Report::Took(position) => drop(flying.remove(&position)),
                     Report::Returned(_, why) => {
@@ -167,7 +171,10 @@ impl<'i> Job<'i> {
         let (store, selection) = (Arc::clone(&self.inner.store), self.selection.clone());
         let (after, up_to) = (self.replay.up_to, self.up_to);
         let find = move || store.find(&selection, after, up_to, limit);
-        let found = self.inner.tasks.spawn_blocking("replay look", find).await;
+        let found = tokio::select! {
+            found = self.inner.tasks.spawn_blocking("replay look", find) => found,
+            stop = self.stopped() => return Err(stop),
+        };
         found.map_err(|_| Stop::Failed("looking for the events ended too early".to_owned()))?.map_err(unreadable)
     }
 
@@ -197,11 +204,18 @@ impl<'i> Job<'i> {
     }
 
     async fn pause(&self, time: Duration) -> Result<(), Stop> {
-        let stopping = self.inner.tasks.stopping();
         tokio::select! {
             () = tokio::time::sleep(time) => Ok(()),
-            () = self.stop.cancelled() => Err(Stop::Canceled),
-            () = stopping.cancelled() => Err(Stop::Stopping),
+            stop = self.stopped() => Err(stop),
+        }
+    }
+
+    /// Resolves when it is to stop.
+    async fn stopped(&self) -> Stop {
+        let stopping = self.inner.tasks.stopping();
+        tokio::select! {
+            () = self.stop.cancelled() => Stop::Canceled,
+            () = stopping.cancelled() => Stop::Stopping,
         }
     }
 }

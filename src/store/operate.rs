@@ -71,7 +71,8 @@ pub trait Operate: Send + Sync + 'static {
     fn handed(&self, events: &[Position], replay: &Replay) -> Result<Vec<Due>, StoreError>;
 
     /// Writes how far a replay is, together with redeliveries of some events to `sink` (empty: the relay's, and the feed),
-    /// and who asked where that is new. Gives where the redeliveries stand, after the sync.
+    /// and who asked where that is new, or who ended it. An end stays, whatever is written of it later. Gives where the
+    /// redeliveries stand, after the sync.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -107,10 +108,10 @@ pub trait Operate: Send + Sync + 'static {
     /// The readers of the feed whose acknowledgement counts.
     fn consumers(&self) -> Vec<Consumer>;
 
-    /// Forgets a reader of the feed: nothing is kept for it any more. Whether it was known.
+    /// Forgets a reader of the feed: nothing is kept for it any more. Whether it was known. To be awaited to its end.
     ///
     /// # Errors
-    /// [`Unavailable`].
+    /// [`Unavailable`]; the reader is known then as before.
     fn forget_consumer(&self, name: &str, by: ByHand) -> Pending<'static, Result<bool, Unavailable>>;
 }
 

@@ -31,7 +31,7 @@ pub struct Found {
     pub events: Vec<Position>,
     /// The last position that was looked at.
     pub looked_up_to: Position,
-    /// Events that fit, but whose bodies were retired: nothing is left to send.
+    /// Events that fit, but whose bodies were retired or do not read any more: nothing is left to send.
     pub gone: u64,
 }
 
@@ -50,28 +50,28 @@ pub struct Replay {
     pub ended: Option<String>,
 }
 
-/// An event that a sink refused for good.
+/// An event that a sink refused for good. What the journal cannot tell any more, because a record is damaged, is `None`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct DeadLetter {
     /// The event's id.
-    pub id: EventId,
+    pub id: Option<EventId>,
     /// The sink.
     pub sink: String,
     /// When it was given up, RFC 3339.
-    pub at: String,
+    pub at: Option<String>,
     /// After how many attempts.
-    pub attempts: u32,
+    pub attempts: Option<u32>,
     /// The sink's words.
-    pub reason: String,
+    pub reason: Option<String>,
     /// The event's source.
-    pub source: SourceName,
+    pub source: Option<SourceName>,
     /// `<kind>.<status>`.
     #[serde(rename = "type")]
-    pub event_type: String,
+    pub event_type: Option<String>,
     /// Its order.
     pub order_id: Option<OrderId>,
     /// Its notification.
-    pub notification_id: NotificationId,
+    pub notification_id: Option<NotificationId>,
     /// Where the event stands; for the next page.
     #[serde(skip)]
     pub position: Position,

@@ -201,15 +201,16 @@ pub(super) fn components() -> Vec<(&'static str, Value)> {
         (
             "DeadLetter",
             object([
-                ("id", id()),
+                // All but the sink are null where the record that says them is damaged.
+                ("id", or_null(id())),
                 ("sink", text()),
-                ("at", moment()),
-                ("attempts", count()),
-                ("reason", text()),
-                ("source", schemas::source()),
-                ("type", text()),
+                ("at", or_null(moment())),
+                ("attempts", or_null(count())),
+                ("reason", or_null(text())),
+                ("source", or_null(schemas::source())),
+                ("type", or_null(text())),
                 ("order_id", or_null(text())),
-                ("notification_id", id()),
+                ("notification_id", or_null(id())),
             ]),
         ),
         ("DeadLetters", object([("dead_letters", list(component("DeadLetter"))), ("next", or_null(text()))])),

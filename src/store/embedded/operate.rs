@@ -65,14 +65,14 @@ impl Operate for Embedded {
 
     fn dead_letters(&self, after: Position, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let live = self.live()?;
-        live.ledger.letters(after, limit).iter().filter_map(|letter| live.letter(letter).transpose()).collect()
+        live.ledger.letters(after, limit).iter().map(|letter| live.letter(letter)).collect()
     }
 
     fn dead_letters_of(&self, event: EventId) -> Result<Vec<DeadLetter>, StoreError> {
         let live = self.live()?;
         let letters = live.ledger.letters_of(event.position());
-        let letters = letters.iter().filter_map(|letter| live.letter(letter).transpose());
-        letters.filter(|letter| !matches!(letter, Ok(letter) if letter.id != event)).collect()
+        let letters = letters.iter().map(|letter| live.letter(letter));
+        letters.filter(|letter| !matches!(letter, Ok(letter) if letter.id.is_some_and(|id| id != event))).collect()
     }
 
     fn find(&self, selection: &Selection, after: Position, up_to: Position, limit: usize) -> Result<Found, StoreError> {
@@ -101,9 +101,14 @@ impl Operate for Embedded {
             }
             Selection::Ids(ids) => {
                 for at in positions(ids).into_iter().filter(|at| *at > after && *at <= up_to) {
-                    if let Some(statement) = live.named(at, ids)?
-                        && self.take(live, &mut found, at, &statement)? >= limit
-                    {
+                    match live.named(at, ids)? {
+                        Named::By(statement) if statement.event.is_some() => {
+                            found.take_up(at, live.has_whole_body(at)?)
+                        }
+                        Named::Damaged => found.take_up(at, false),
+                        Named::By(_) | Named::Not => {}
+                    }
+                    if found.events.len() >= limit {
                         return Ok(found);
                     }
                 }
@@ -117,9 +122,10 @@ impl Operate for Embedded {
                         found.looked_up_to = letter.event;
                         continue;
                     }
-                    if let Some((_, Some(statement))) = live.reader.heads(letter.event).next().map_or(Ok(None), told)?
-                        && self.take(live, &mut found, letter.event, &statement)? >= limit
-                    {
+                    // What does not read stays a dead letter: sent again, it would only be closed and lost.
+                    let body = live.statement(letter.event)?.is_some() && live.has_whole_body(letter.event)?;
+                    found.take_up(letter.event, body);
+                    if found.events.len() >= limit {
                         return Ok(found);
                     }
                 }
@@ -136,8 +142,7 @@ impl Operate for Embedded {
         while after < up_to {
             let found = self.find(selection, after, up_to, LOOK)?;
             for at in found.events.iter().take(SAMPLE.saturating_sub(preview.sample.len())) {
-                let stored = live.reader.heads(*at).next();
-                if let Some((_, Some(statement))) = stored.map_or(Ok(None), told)? {
+                if let Some(statement) = live.statement(*at)? {
                     preview.sample.push(item(&statement, None));
                 }
             }
@@ -148,7 +153,7 @@ impl Operate for Embedded {
         if let Selection::Ids(ids) = selection {
             for id in ids {
                 let at = positions(std::slice::from_ref(id)).pop().unwrap_or_default();
-                preview.missing += u64::from(live.named(at, std::slice::from_ref(id))?.is_none());
+                preview.missing += u64::from(matches!(live.named(at, std::slice::from_ref(id))?, Named::Not));
             }
         }
         Ok(preview)
@@ -186,7 +191,8 @@ impl Operate for Embedded {
         let count = redeliver.len() as u64;
         let mut records: Vec<Record> = redeliver.iter().map(again).collect();
         if let Some(by) = asked {
-            records.push(audit(&format!("replay:{}", replay.id), &by));
+            let what = if replay.ended.is_some() { "canceled" } else { "replay" };
+            records.push(audit(&format!("{what}:{}", replay.id), &by));
         }
         records.push(Record::ReplayJob(record(replay)));
         let written = self.append(records);
@@ -238,14 +244,21 @@ impl Operate for Embedded {
     fn forget_consumer(&self, name: &str, by: ByHand) -> Pending<'static, Result<bool, Unavailable>> {
         let Ok(live) = self.live() else { return Box::pin(std::future::ready(Err(Unavailable::NotReady))) };
         // First, so that no progress of it can be written after what ends it.
-        if !live.sinks.forget(name) {
-            return Box::pin(std::future::ready(Ok(false)));
-        }
+        let Some(before) = live.sinks.forget(name) else { return Box::pin(std::future::ready(Ok(false))) };
         let sink = format!("{FEED}{name}");
         let audit = audit(&format!("forgotten:{sink}"), &by);
         let end = Record::Progress(Progress { sink, watermark: FORGOTTEN, beyond: Vec::new() });
         let written = self.append(vec![audit, end]);
-        Box::pin(async move { written.await.map(|_| true) })
+        let (store, name) = (self.clone(), name.to_owned());
+        Box::pin(async move {
+            let written = written.await;
+            if written.is_err()
+                && let Ok(live) = store.live()
+            {
+                live.sinks.remember(&name, before);
+            }
+            written.map(|_| true)
+        })
     }
 }
 
@@ -261,11 +274,11 @@ impl Embedded {
         })
     }
 
-    /// Takes an event up; gives how many there are.
+    /// Takes an event up; gives how many there are. Whether its body reads is seen when it is handed out.
     fn take(&self, live: &Live, found: &mut Found, at: Position, statement: &Statement) -> Result<usize, StoreError> {
         found.looked_up_to = at;
         if statement.event.is_some() {
-            if self.has_body(live, at)? { found.events.push(at) } else { found.gone += 1 }
+            found.take_up(at, self.has_body(live, at)?);
         }
         Ok(found.events.len())
     }
@@ -276,54 +289,102 @@ impl Embedded {
         if at.0 > self.0.shared.horizon() {
             return Ok(true);
         }
-        Ok(live.reader.read(at)?.and_then(|stored| stored.event).is_some_and(|event| !event.is_empty()))
+        live.has_whole_body(at)
     }
 }
 
 impl Live {
-    /// The statement at a position if one of the ids names it.
-    fn named(&self, at: Position, ids: &[Wanted]) -> Result<Option<Box<Statement>>, StoreError> {
+    /// Whether one of the ids names what is at a position.
+    fn named(&self, at: Position, ids: &[Wanted]) -> Result<Named, StoreError> {
         if at.0 == 0 || at > self.reader.head() {
-            return Ok(None);
+            return Ok(Named::Not);
         }
-        let Some(stored) = self.reader.read(at)? else { return Ok(None) };
+        let stored = match self.reader.head_at(at) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(Named::Not),
+            // Nobody can tell any more whether it is meant.
+            Err(ReadError::Damaged { .. }) => return Ok(Named::Damaged),
+            Err(error) => return Err(error.into()),
+        };
         let (statement, own) = match Stamped::decode(&stored.payload).map(|stamped| stamped.record) {
             Some(Record::Notification(statement)) => (statement, true),
             // Its notification's id is that of the event that it settles.
             Some(Record::Settlement(statement)) => (statement, false),
-            _ => return Ok(None),
+            _ => return Ok(Named::Not),
         };
         let is_meant = |wanted: &Wanted| match wanted {
             Wanted::Event(id) => statement.event == Some(*id),
             Wanted::Notification(id) => own && statement.id == *id && statement.event.is_some(),
         };
-        Ok(ids.iter().any(is_meant).then_some(statement))
+        Ok(if ids.iter().any(is_meant) { Named::By(statement) } else { Named::Not })
     }
 
-    fn letter(&self, letter: &Letter) -> Result<Option<DeadLetter>, StoreError> {
-        let head = |at| self.reader.heads(at).next().transpose().map_err(StoreError::from);
-        let (Some(why), Some(event)) = (head(letter.letter)?, head(letter.event)?) else { return Ok(None) };
-        let (Some(why), Some(event)) = (Stamped::decode(&why.payload), Stamped::decode(&event.payload)) else {
-            return Ok(None);
+    /// The record at a position; `None` where it does not read.
+    fn record_at(&self, at: Position) -> Result<Option<Stamped>, StoreError> {
+        match self.reader.head_at(at) {
+            Ok(stored) => Ok(stored.and_then(|stored| Stamped::decode(&stored.payload))),
+            Err(ReadError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The statement at a position, if it reads.
+    fn statement(&self, at: Position) -> Result<Option<Box<Statement>>, StoreError> {
+        Ok(match self.record_at(at)?.map(|stamped| stamped.record) {
+            Some(Record::Notification(statement) | Record::Settlement(statement)) => Some(statement),
+            _ => None,
+        })
+    }
+
+    /// Whether the body of the event at a position is there and reads.
+    fn has_whole_body(&self, at: Position) -> Result<bool, StoreError> {
+        match self.reader.read(at) {
+            Ok(stored) => Ok(stored.and_then(|stored| stored.event).is_some_and(|event| !event.is_empty())),
+            Err(ReadError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A dead letter as it is shown: one whose event, or whose own record, does not read is shown all the same.
+    fn letter(&self, letter: &Letter) -> Result<DeadLetter, StoreError> {
+        let (at, dead) = match self.record_at(letter.letter)? {
+            Some(Stamped { committed_at, record: Record::DeadLetter(dead), .. }) => {
+                (Some(rfc3339(committed_at)), Some(dead))
+            }
+            _ => (None, None),
         };
-        let (Record::DeadLetter(dead), Record::Notification(statement) | Record::Settlement(statement)) =
-            (why.record, event.record)
-        else {
-            return Ok(None);
-        };
-        let Some(id) = statement.event else { return Ok(None) };
-        Ok(Some(DeadLetter {
-            id,
-            sink: dead.sink,
-            at: rfc3339(why.committed_at),
-            attempts: dead.attempts,
-            reason: dead.reason,
-            source: statement.source.clone(),
-            event_type: format!("{}.{}", statement.kind, statement.status),
-            order_id: statement.order.clone(),
-            notification_id: statement.id,
+        let statement = self.statement(letter.event)?;
+        let statement = statement.as_deref();
+        Ok(DeadLetter {
+            id: statement.and_then(|statement| statement.event),
+            sink: letter.sink.clone(),
+            at,
+            attempts: dead.as_ref().map(|dead| dead.attempts),
+            reason: dead.map(|dead| dead.reason),
+            source: statement.map(|statement| statement.source.clone()),
+            event_type: statement.map(|statement| format!("{}.{}", statement.kind, statement.status)),
+            order_id: statement.and_then(|statement| statement.order.clone()),
+            notification_id: statement.map(|statement| statement.id),
             position: letter.event,
-        }))
+        })
+    }
+}
+
+/// What an id is found to name.
+enum Named {
+    /// This.
+    By(Box<Statement>),
+    /// A record that does not read any more.
+    Damaged,
+    /// Nothing.
+    Not,
+}
+
+impl Found {
+    /// Takes an event up: to be sent, or gone.
+    fn take_up(&mut self, at: Position, body: bool) {
+        self.looked_up_to = at;
+        if body { self.events.push(at) } else { self.gone += 1 }
     }
 }
 

@@ -11,7 +11,7 @@ use super::committer::Job;
 use super::journal::{ReadError, Stored};
 use super::raw;
 use super::record::{Expected, Record, Stamped, Statement, time};
-use super::sinks::{Found, Oldest, owed};
+use super::sinks::{Found, Oldest, OrderKey, owed};
 use super::state::{Key, Lane, Value};
 use crate::event::{NotificationId, OrderId, Position, SourceName, rfc3339};
 use crate::store::{
@@ -115,7 +115,13 @@ impl Live {
                     Err(error) => return Err(StoreError::from(error)),
                 };
                 next = Position(stored.position.0 + 1);
-                if let Some(order) = Stamped::decode(&stored.payload).and_then(|stamped| owed(&stamped.record)) {
+                if let Some(stamped) = Stamped::decode(&stored.payload)
+                    && let Some(order) = owed(&stamped.record)
+                {
+                    let order = match &stamped.record {
+                        Record::Redelivery(again) => self.order_at(again.position)?,
+                        _ => order,
+                    };
                     found.push(Found { position: stored.position, order });
                 }
                 if found.len() >= limit {
@@ -135,6 +141,17 @@ impl Live {
         due
     }
 
+    /// The order of the event at a position. One whose record does not read has none: it is handed out to nobody.
+    fn order_at(&self, position: Position) -> Result<Option<OrderKey>, StoreError> {
+        let head = match self.reader.head_at(position) {
+            Ok(head) => head,
+            Err(ReadError::Damaged { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let record = head.and_then(|stored| Stamped::decode(&stored.payload)).map(|stamped| stamped.record);
+        Ok(record.and_then(|record| owed(&record)).flatten())
+    }
+
     fn claimed(&self, position: Position, attempts: u32) -> Result<Claimed, StoreError> {
         let lost = |why: &str| Ok(Claimed::Lost(position, why.to_owned()));
         let stored = match self.reader.read(position) {
@@ -144,16 +161,37 @@ impl Live {
             Err(error) => return Err(error.into()),
         };
         let damaged = stored.parts_damaged;
-        let told = match self.told(stored) {
-            Ok(Some(told)) => told,
-            Ok(None) if damaged => return lost("its body in the journal is damaged"),
-            // Its body was retired, which happens only to what every sink has settled: this one began after that.
-            Ok(None) => return Ok(Claimed::Retired(position)),
-            Err(StoreError::Damaged(_)) => return lost("the record that it repeats is damaged"),
-            Err(error) => return Err(error),
+        let again = match Stamped::decode(&stored.payload).map(|stamped| stamped.record) {
+            Some(Record::Redelivery(again)) => Some(again),
+            _ => None,
+        };
+        let told = match (self.told(stored), again) {
+            (Ok(Some(told)), _) => told,
+            (Err(StoreError::Damaged(_)), _) => return lost("the record that it repeats is damaged"),
+            (Err(error), _) => return Err(error),
+            // Its dead letter was closed because it was on its way again: it must not vanish now.
+            (Ok(None), Some(again)) if !again.sink.is_empty() || self.is_damaged(again.position)? => {
+                return lost("the body of the event that it repeats is damaged or gone");
+            }
+            (Ok(None), None) if damaged => return lost("its body in the journal is damaged"),
+            // Its body was retired, which happens only to what every sink has settled: this one began after that, or it
+            // was to be sent again without need.
+            (Ok(None), _) => {
+                tracing::warn!(%position, "the body of an event was retired: it is not handed out");
+                return Ok(Claimed::Retired(position));
+            }
         };
         self.due_of(position, told, attempts)
             .map_or_else(|| lost("its record names no event"), |due| Ok(Claimed::Due(due)))
+    }
+
+    /// Whether something of a record does not read, or it is not there at all.
+    fn is_damaged(&self, position: Position) -> Result<bool, StoreError> {
+        match self.reader.read(position) {
+            Ok(stored) => Ok(stored.is_none_or(|stored| stored.parts_damaged)),
+            Err(ReadError::Damaged { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a sink is handed of an event that is claimed at a position.

@@ -129,12 +129,16 @@ pub struct ReplayJob {
 }
 
 impl ReplayJob {
-    /// What is known of it once this came: only the first record of a job says what was asked for.
+    /// What is known of it once this came: only the first record of a job says what was asked for. An end stays: a group
+    /// that was under way when somebody ended the job only says how far it was.
     pub fn after(&self, known: Option<&Self>) -> Self {
         let mut job = self.clone();
-        if let Some(known) = known.filter(|_| job.request.is_empty()) {
+        let Some(known) = known else { return job };
+        if job.request.is_empty() {
             job.request.clone_from(&known.request);
         }
+        job.ended = known.ended.clone().or(job.ended);
+        (job.up_to, job.count) = (job.up_to.max(known.up_to), job.count.max(known.count));
         job
     }
 }

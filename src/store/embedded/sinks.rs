@@ -58,6 +58,10 @@ struct Sink {
     owed: i64,
 }
 
+/// What was known of a reader of the feed that was forgotten.
+#[derive(Debug)]
+pub struct Forgotten(Sink);
+
 /// Where the oldest event that a sink has not settled may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oldest {
@@ -193,9 +197,19 @@ impl Sinks {
         sinks.iter().filter_map(consumer).collect()
     }
 
-    /// Forgets a reader of the feed. Whether it was known.
-    pub fn forget(&self, name: &str) -> bool {
-        self.lock().remove(&format!("{FEED}{name}")).is_some()
+    /// Forgets a reader of the feed; gives what was known of it.
+    pub fn forget(&self, name: &str) -> Option<Forgotten> {
+        self.lock().remove(&format!("{FEED}{name}")).map(Forgotten)
+    }
+
+    /// It could not be written down that a reader was forgotten: it is as it was, or further where it asked meanwhile.
+    pub fn remember(&self, name: &str, Forgotten(before): Forgotten) {
+        let mut sinks = self.lock();
+        let sink = sinks.entry(format!("{FEED}{name}")).or_default();
+        sink.cursor = sink.cursor.max(before.cursor);
+        sink.owed = sink.owed.saturating_add(before.owed);
+        // Nobody knows whether its end was written all the same: what it has is told once more.
+        sink.dirty = true;
     }
 
     /// The sinks that have settled a position.
@@ -356,7 +370,8 @@ impl Sinks {
     }
 }
 
-/// The order of a record that is owed to the sinks: `None` if nothing is owed, `Some(None)` if it names no order.
+/// The order of a record that is owed to the sinks: `None` if nothing is owed, `Some(None)` if it names no order. A
+/// redelivery names none itself: its order is that of the event that it repeats.
 pub fn owed(record: &Record) -> Option<Option<OrderKey>> {
     match record {
         Record::Notification(s) | Record::Settlement(s) => {

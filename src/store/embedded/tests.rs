@@ -7,6 +7,7 @@ mod failures;
 mod fingerprints;
 mod handed_out;
 mod rebuilt;
+mod replayed;
 mod restored;
 mod retained;
 mod whole;

@@ -101,6 +101,15 @@ impl Reader {
         found.pop_front().transpose()
     }
 
+    /// The record at a position without its parts.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn head_at(&self, position: Position) -> Result<Option<Stored>, ReadError> {
+        let mut found = self.run(position.0, position.0, false)?;
+        found.pop_front().transpose()
+    }
+
     /// Records from a position on without their parts, in order, up to the newest when it is reached.
     pub fn heads(&self, from: Position) -> Records {
         Records::new(self.clone(), from.0.max(1), false, false)

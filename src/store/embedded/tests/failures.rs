@@ -70,3 +70,21 @@ fn a_store_that_is_closed_while_it_starts_leaves_no_thread_behind() {
         assert_eq!(Arc::strong_count(&store.0), 1, "a thread is still at work");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_could_not_be_forgotten_is_owed_what_it_was_owed() {
+    let folder = Folder::new();
+    let store = folder.start();
+    pay(&store, &folder.clock, 0..2).await;
+    store.acknowledge("books", Position(1));
+    let terms = folder.options().terms;
+    store.adopt(Terms { max_in_flight: 0, ..terms.clone() });
+    let refused = store.forget_consumer("books", conformance::by_hand::somebody()).await;
+    assert_eq!(refused, Err(Unavailable::Overloaded));
+    let known = store.consumers().into_iter().map(|consumer| (consumer.name, consumer.position)).collect::<Vec<_>>();
+    assert_eq!(known, [("books".to_owned(), Position(1))]);
+    store.adopt(terms);
+    assert_eq!(store.forget_consumer("books", conformance::by_hand::somebody()).await, Ok(true));
+    assert!(store.consumers().is_empty());
+    store.close();
+}

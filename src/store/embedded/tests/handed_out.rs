@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::*;
+use crate::store::replaying::{Replay, Selection, Wanted};
 
 /// Turns a byte of `text` around wherever a file of the journal holds it.
 fn damage(folder: &Path, text: &str) {
@@ -57,5 +58,88 @@ async fn what_is_older_than_a_sink_that_began_now_is_not_said_to_be_delivered() 
     };
     conformance::until("the new one is delivered", || deliveries()[0] == 1).await;
     assert_eq!(deliveries(), [1, 0, 0], "newest first");
+    store.close();
+}
+
+/// Has the relay's events at some positions sent again, to it alone.
+async fn send_again(store: &Embedded, events: &[Position]) -> Vec<Position> {
+    let replay = Replay { id: "again".into(), request: "{}".into(), up_to: Position(0), count: 0, ended: None };
+    let by = Some(conformance::by_hand::somebody());
+    store.note_replay(replay, events, "amqp", by).await.expect("written")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_whose_body_is_damaged_stays_one_also_when_it_is_tried_again() {
+    let folder = Folder::new();
+    let store = folder.start_with(Options { sink: relay(None), ..folder.options() });
+    pay(&store, &folder.clock, 0..2).await;
+    let due = store.due("amqp", 10).expect("readable");
+    due.iter().for_each(|due| store.settle("amqp", due.position, Settled::Dead("too large".into())));
+    conformance::until("the journal has them", || store.dead_letters(Position(0), 9).is_ok_and(|l| l.len() == 2)).await;
+    damage(&folder.at, r#""subject":"S1""#);
+
+    // Whoever looks finds nothing to send.
+    let head = *store.head().borrow();
+    for selection in [Selection::DeadLetters(Vec::new()), Selection::Ids(vec![Wanted::Event(due[1].event)])] {
+        let found = store.find(&selection, due[0].position, head, 10).expect("readable");
+        assert_eq!((found.events.len(), found.gone), (0, 1), "{selection:?}");
+    }
+    // It may be damaged only after the look.
+    send_again(&store, &[due[0].position, due[1].position]).await;
+    let again = store.due("amqp", 10).expect("readable");
+    assert_eq!(again.iter().map(|due| due.event).collect::<Vec<_>>(), [due[0].event]);
+    let letters = || store.dead_letters(Position(0), 10).expect("readable");
+    conformance::until("it is a dead letter once more", || letters().len() == 1).await;
+    assert_eq!((letters()[0].id, letters()[0].position), (Some(due[1].event), due[1].position));
+    assert_eq!(store.figures().dead_letters, 1);
+    store.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_whose_event_does_not_read_is_listed_and_hides_no_other() {
+    let folder = Folder::new();
+    let store = folder.start_with(Options { sink: relay(None), ..folder.options() });
+    pay(&store, &folder.clock, 0..3).await;
+    let due = store.due("amqp", 10).expect("readable");
+    due.iter().for_each(|due| store.settle("amqp", due.position, Settled::Dead("too large".into())));
+    conformance::until("the journal has them", || store.dead_letters(Position(0), 9).is_ok_and(|l| l.len() == 3)).await;
+    damage(&folder.at, "S1");
+    let letters = store.dead_letters(Position(0), 10).expect("the others read");
+    let told = letters.iter().map(|letter| (letter.position, letter.id, letter.reason.as_deref())).collect::<Vec<_>>();
+    let (first, second, third) = (&due[0], &due[1], &due[2]);
+    let why = Some("too large");
+    let all = [
+        (first.position, Some(first.event), why),
+        (second.position, None, why),
+        (third.position, Some(third.event), why),
+    ];
+    assert_eq!(told, all);
+    assert_eq!(store.dead_letters_of(second.event).expect("readable").len(), 1);
+    let (every, head) = (Selection::DeadLetters(Vec::new()), *store.head().borrow());
+    let found = store.find(&every, Position(0), head, 10).expect("the others read");
+    assert_eq!((found.events, found.gone), (vec![first.position, third.position], 1));
+    let preview = store.preview(&every, head).expect("the others read");
+    assert_eq!((preview.count, preview.gone, preview.sample.len()), (2, 1, 2));
+    store.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_events_of_an_order_are_not_sent_again_at_the_same_time() {
+    let folder = Folder::new();
+    let store = folder.start_with(Options { sink: relay(None), ..folder.options() });
+    for transaction in ["1", "2"] {
+        store.commit(Said::paid("A", transaction).verified(folder.clock.now())).await.expect("kept");
+    }
+    pay(&store, &folder.clock, 5..6).await;
+    let mut first = Vec::new();
+    while let [due, ..] = &store.due("amqp", 1).expect("readable")[..] {
+        first.push(due.position);
+        store.settle("amqp", due.position, Settled::Delivered);
+    }
+    let again = send_again(&store, &first).await;
+    let due = || store.due("amqp", 10).expect("readable").iter().map(|due| due.position).collect::<Vec<_>>();
+    assert_eq!(due(), [again[0], again[2]], "the later one of the order must not overtake the other");
+    store.settle("amqp", again[0], Settled::Delivered);
+    assert_eq!(due(), [again[1]]);
     store.close();
 }
