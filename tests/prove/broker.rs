@@ -301,7 +301,15 @@ impl<'a> Storm<'a> {
 
     fn counted(&self, outcome: &str, before: f64) {
         let counted = eventually_within(SHOWN, "", || if self.published(outcome) > before { Ok(()) } else { Err(()) });
-        counted.unwrap_or_else(|()| panic!("nothing was {outcome}; it said:\n{}", tail(&self.world.daemon.log())));
+        counted.unwrap_or_else(|()| {
+            let relay = self.world.daemon.ask("/api/v1/status")["relay"].clone();
+            let said = self.world.daemon.log();
+            let said: Vec<_> = said
+                .lines()
+                .filter(|line| line.contains("quittance::relay") || line.contains("quittance::sink"))
+                .collect();
+            panic!("nothing was {outcome}; the relay is {relay} and said:\n{}", said.join("\n"))
+        });
     }
 }
 

@@ -252,7 +252,12 @@ impl Sinks {
             let watermark = sink.watermark();
             sink.beyond.retain(|position| *position > watermark);
         }
-        while claimed.len() < limit && sink.waiting.len() < PARKED && sink.beyond.len() < self.beyond {
+        // What lies before the last settled one is looked at even if the bound is reached: a start knows nothing of what
+        // was waiting, and what all the others wait for would never be handed out again.
+        let bound = |sink: &Sink| {
+            sink.beyond.len() < self.beyond || sink.beyond.last().is_some_and(|last| sink.cursor <= *last)
+        };
+        while claimed.len() < limit && sink.waiting.len() < PARKED && bound(sink) {
             let (found, next) = match walk(sink.cursor, limit - claimed.len()) {
                 Ok(walked) => walked,
                 // What is claimed already must be heard of, or nobody would ever end its claim.
@@ -434,6 +439,25 @@ mod tests {
         assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Ok(vec![(Position(1), 1)]));
         sinks.settle("amqp", Position(1), Position(1), Settled::Delivered);
         assert_eq!(sinks.claim("amqp", 9, |_, _| Err("disk")), Err("disk"));
+    }
+
+    #[test]
+    fn a_start_hands_out_what_a_full_window_of_settled_ones_waits_for() {
+        let sinks = Sinks::for_segments(0);
+        let settled = 2..=1 + sinks.beyond as u64;
+        let last = *settled.end();
+        let beyond = settled.map(Position).collect();
+        sinks.lock().insert("amqp".to_owned(), Sink { cursor: Position(1), beyond, ..Sink::default() });
+        let all = |from: Position, limit: usize| {
+            let found = (from.0..=last + 9).take(limit).map(|at| Found { position: Position(at), order: None });
+            let found: Vec<_> = found.collect();
+            let next = found.last().map_or(from, |found| Position(found.position.0 + 1));
+            Ok::<_, ()>((found, next))
+        };
+        assert_eq!(sinks.claim("amqp", 1, all), Ok(vec![(Position(1), 0)]));
+        assert_eq!(sinks.claim("amqp", 1, all), Ok(vec![]), "the bound holds");
+        sinks.settle("amqp", Position(1), Position(1), Settled::Delivered);
+        assert_eq!(sinks.claim("amqp", 1, all), Ok(vec![(Position(last + 1), 0)]));
     }
 
     #[test]
