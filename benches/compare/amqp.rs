@@ -36,7 +36,7 @@ impl Publisher {
         short(&mut start_ok, "en_US");
         this.method(0, 10, 11, &start_ok);
         this.expect(10, 30);
-        let tune = [0, 0, 0, 2, 0, 0, 0, 0]; // channels, frame size 131,072, no heartbeat
+        let tune = [0, 1, 0, 2, 0, 0, 0, 0]; // one channel, frames of 131,072 bytes, no heartbeat
         this.method(0, 10, 31, &tune);
         let mut open = Vec::new();
         short(&mut open, vhost);
