@@ -14,7 +14,7 @@ use crate::node::{self, SETTLED_QUEUE};
 use crate::proxy::{Fault, Towards};
 use crate::report::{Form, Row, say};
 use crate::scene::{Scene, broker_script, connected, until, url};
-use crate::world::{Plan, World, tail};
+use crate::world::{Plan, World};
 
 const PASSWORD: &str = "pw-of-the-storm-9d2c4b7a";
 /// What `relay_connected` and its kin may take to show a fault.

@@ -239,7 +239,11 @@ impl Index {
 
     /// Lets go of a database that failed.
     pub fn lose(&self) {
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let held = self.held.write().unwrap_or_else(PoisonError::into_inner).take();
+        // sled flushes as it is dropped, and panics when the disk refuses that: it is lost anyway, and the daemon is not.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(held))).is_err() {
+            tracing::warn!("sled panicked while it was closed");
+        }
     }
 
     /// Goes on with the database of another one, built anew.
