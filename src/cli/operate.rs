@@ -16,7 +16,7 @@ use crate::store::operate::Ruling;
     after_help = "Ends a hold by hand, after a look at the provider's own panel: a new event settles the held one. It says
 fulfil (book what the held event says) or none (there is nothing to book). Who and why are kept.
 
-  quittance list --verdict hold
+  quittance list --verdict hold --json     the held ones; settle takes their event_id
   quittance settle 019aa2f4-6f0e-7c61-9c5b-2f6f3a1b7d10 fulfil --reason \"paid, says the panel\""
 )]
 pub struct Settle {
