@@ -43,8 +43,30 @@ pub struct Index {
 
 #[derive(Debug)]
 struct Held {
-    db: sled::Db,
+    db: Database,
     shelf: Shelf,
+}
+
+/// sled flushes as it is dropped, and panics when the disk refuses that. An index may be lost; the daemon, and the
+/// status that it ends with, may not.
+#[derive(Debug)]
+struct Database(Option<sled::Db>);
+
+impl std::ops::Deref for Database {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("only a drop takes it")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::warn!("sled panicked while it was closed");
+        }
+    }
 }
 
 /// What an index covers.
@@ -102,7 +124,14 @@ impl Index {
         // Of another boot nothing is believed: then what runs there are may not even be whole.
         let runs = covered.map(|_| runs).unwrap_or_default();
         let shelf = Shelf::open(&folder.join("runs"), &runs).map_err(|error| failed(error.into()))?;
-        Ok((Self { held: RwLock::new(Some(Arc::new(Held { db, shelf }))), store, boot: boot.to_owned() }, covered))
+        Ok((
+            Self {
+                held: RwLock::new(Some(Arc::new(Held { db: Database(Some(db)), shelf }))),
+                store,
+                boot: boot.to_owned(),
+            },
+            covered,
+        ))
     }
 
     /// Removes the folder of an index.
@@ -239,11 +268,7 @@ impl Index {
 
     /// Lets go of a database that failed.
     pub fn lose(&self) {
-        let held = self.held.write().unwrap_or_else(PoisonError::into_inner).take();
-        // sled flushes as it is dropped, and panics when the disk refuses that: it is lost anyway, and the daemon is not.
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(held))).is_err() {
-            tracing::warn!("sled panicked while it was closed");
-        }
+        drop(self.held.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Goes on with the database of another one, built anew.
