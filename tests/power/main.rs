@@ -8,6 +8,7 @@
 mod daemon;
 mod disk;
 mod file;
+mod first_start;
 mod forgets;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
 #[path = "../it/http.rs"]

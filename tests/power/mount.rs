@@ -75,7 +75,6 @@ impl Mounted {
     }
 
     /// The process is gone and the machine goes on: nothing is lost, and what was open is worth nothing any more.
-    #[allow(dead_code, reason = "`./prove` uses it")]
     pub fn restart_process(&self) {
         self.disk().power_again();
     }

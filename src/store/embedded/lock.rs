@@ -55,7 +55,10 @@ impl Lock {
     pub fn take(folder: &Path) -> Result<Self, LockError> {
         let path = folder.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
-        disk::make_folder(folder).map_err(failed)?;
+        // One that is there is made durable with the journal's, again and again: a disk that refuses must not end a start.
+        if !folder.is_dir() {
+            disk::make_folder(folder).map_err(failed)?;
+        }
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -316,6 +316,8 @@ fn open(inner: &Inner) -> Option<(Journal, Seal, Index, Option<Covered>)> {
 
 fn try_open(inner: &Inner) -> Result<(Journal, Seal, Index, Option<Covered>), String> {
     let (options, shared) = (&inner.options, &inner.shared);
+    // Before anything is answered: the journal's folder and the seal are of no use in one that a power cut takes back.
+    disk::make_folder(&options.path).map_err(|error| format!("the store's folder: {error}"))?;
     let seal = Seal::open(&options.path).map_err(|error| format!("seal.key: {error}"))?;
     let journal_options = JournalOptions { segment_bytes: options.segment_bytes, verify: false };
     let (journal, recovered) = Journal::open(&options.path, journal_options).map_err(|error| chain_of(&error))?;

@@ -3,27 +3,33 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt as _, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-/// Makes a folder for the owner alone, with those above it, and syncs the folder that holds it.
+/// Makes a folder for the owner alone, with those above it, and makes its name durable: also where it is there already,
+/// for whoever made it may have been killed before that, and then only the page cache knows it.
 pub fn make_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    if !path.is_dir() {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            make_folder(parent)?;
+        }
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            other => other?,
+        }
     }
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        make_folder(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        other => other?,
-    }
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => sync_folder(Path::new(".")),
+    let folder = File::open(path)?;
+    // Not `parent()`: that of a link is not the folder that holds what it leads to.
+    match File::open(path.join("..")) {
+        // A service may live in a folder that it cannot look out of.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(rustix::fs::syncfs(folder)?),
+        Err(error) => Err(error),
+        // A mount point's name is not ours, and what it is mounted on need not know how to sync.
+        Ok(parent) if parent.metadata()?.dev() != folder.metadata()?.dev() => Ok(()),
+        Ok(parent) => parent.sync_all(),
     }
 }
 
