@@ -475,6 +475,8 @@ impl Store for Embedded {
             }
             for thread in threads {
                 let name = thread.thread().name().unwrap_or("a thread").to_owned();
+                // One that waits to try something again looks up.
+                thread.thread().unpark();
                 if thread.join().is_err() {
                     tracing::error!(thread = name, "a thread of the store panicked");
                 }

@@ -103,7 +103,9 @@ impl<'a> Storm<'a> {
         let address = url(&format!("{user}:{PASSWORD}"), scene.proxy.address(), &scene.vhost);
         let guest = url("guest:guest", scene.proxy.address(), &scene.vhost);
         plan.config.tables = plan.config.tables.replace(&guest, &address);
-        Self { world: World::begin(scene, plan), user }
+        let world = World::begin(scene, plan);
+        thread::sleep(SETTLED_QUEUE);
+        Self { world, user }
     }
 
     /// Receiving does not depend on any sink.

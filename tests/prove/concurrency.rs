@@ -1,5 +1,7 @@
 //! Section `concurrency`: what must be decided one after another arrives all at once.
 
+mod under_load;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Barrier;
@@ -28,7 +30,8 @@ const EVENTS: usize = 8;
 
 /// The section.
 pub fn run(form: &Form) -> Result<Vec<Row>, String> {
-    Ok(vec![identical(form)?, contradicting(form)?, racing(form)?])
+    let rows = [identical, contradicting, racing, under_load::reloads, under_load::replays];
+    rows.iter().map(|row| row(form)).collect()
 }
 
 /// Sends all at once, each on a connection of its own; the answers in the same order.

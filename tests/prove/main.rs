@@ -76,7 +76,12 @@ const SECTIONS: [(&str, &str, bool, Section); 8] = [
     ),
     ("broker", "everything between the relay and the order system", true, broker::run),
     ("model", "the store against a model of ten lines, with crashes and power cuts", true, model::run),
-    ("concurrency", "the same, contradicting and racing notifications at once", true, concurrency::run),
+    (
+        "concurrency",
+        "all at once: the same, contradicting, racing; reload and replay under load",
+        true,
+        concurrency::run,
+    ),
 ];
 
 const USAGE: &str = "\

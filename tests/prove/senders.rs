@@ -80,6 +80,11 @@ impl Senders {
         lock(&self.inner.record).acknowledged.len() as u64
     }
 
+    /// How many posts had no answer of success so far.
+    pub fn again(&self) -> u64 {
+        lock(&self.inner.record).again
+    }
+
     /// Each finishes what it has begun: it is acknowledged, or was given up as a provider gives up.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use crate::harness::{Config, Daemon, eventually_within, signal, sources};
 use crate::http;
 use crate::judge::{Claim, History, Name, Stored};
 use crate::letters::Letter;
-use crate::node::SETTLED_QUEUE;
 use crate::rng::Rng;
 use crate::scene::{Scene, connected};
 use crate::senders::{Senders, To};
@@ -61,14 +60,13 @@ impl Plan {
 }
 
 impl<'a> World<'a> {
-    /// Everything runs, and the queue is there for good.
+    /// Everything runs. Whoever kills the broker soon waits until the queue is there for good.
     pub fn begin(scene: Scene<'a>, plan: Plan) -> Self {
         let mut rng = Rng::new(plan.seed);
         let daemon = Daemon::with(plan.config);
         connected(&daemon);
         let consumer = scene.consumer();
         consumer.wait_until_ready();
-        std::thread::sleep(SETTLED_QUEUE);
         let to = To { public: daemon.public, admin: daemon.admin };
         let senders = Senders::begin(plan.senders, to, plan.pause, &mut rng);
         Self { scene, daemon, consumer, senders, rng, faults: 0 }

@@ -487,10 +487,11 @@ impl Committer {
         rhythm.progress = None;
         self.ride_along(&mut group, &mut rhythm, &circumstances, false);
         self.commit(group);
-        // The index's thread takes the last batch when it is done with the one before.
+        // The index's thread takes the last batch when it is done with the one before; where the index is lost, never.
         for _ in 0..100 {
             self.turn_to_index(&mut rhythm);
-            if self.shared.has_failed() || self.overlay.waiting() == 0 && !self.overlay.is_flushing() {
+            let done = self.overlay.waiting() == 0 && !self.overlay.is_flushing();
+            if done || self.shared.has_failed() || self.shared.index_lost() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -28,6 +28,25 @@ async fn what_an_unreadable_index_would_have_told_is_neither_kept_nor_answered()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_index_is_lost_stops_without_waiting_for_it() {
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let folder = Folder::new();
+        let store = folder.start();
+        // Neither written to nor built anew: a file stands where its folder has to be.
+        let index = folder.options().path.join("index");
+        std::fs::rename(&index, index.with_extension("aside")).expect("moved");
+        std::fs::write(&index, b"").expect("written");
+        pay(&store, &folder.clock, 0..2).await;
+        conformance::until("the index is lost", || store.readiness() != Readiness::Ready).await;
+        let began = std::time::Instant::now();
+        store.close();
+        quickest = quickest.min(began.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(1_500), "it waited {quickest:?} for an index that does not come");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thread_that_panics_ends_the_process_instead_of_being_waited_for() {
     let folder = Folder::new();
     let store = folder.start();
