@@ -23,6 +23,9 @@ mod harness;
 mod http;
 #[allow(dead_code, reason = "`./prove` uses more of it")]
 mod node;
+#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[path = "../it/pages.rs"]
+mod pages;
 mod proxy;
 #[allow(dead_code, reason = "the power tests use more of it")]
 #[path = "../power/rng.rs"]
@@ -32,6 +35,7 @@ mod scene;
 mod schema;
 
 mod cuts;
+mod documents;
 mod outages;
 mod refusals;
 mod rights;

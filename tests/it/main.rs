@@ -7,6 +7,7 @@ mod fixtures;
 #[allow(dead_code, reason = "`./prove` uses more of it")]
 mod harness;
 mod http;
+mod pages;
 
 mod admin_api;
 mod browser_returns;
