@@ -152,6 +152,8 @@ struct Group {
     events: usize,
     /// Something in it must not take the room kept in reserve.
     needs_room: bool,
+    /// The index failed half way through: nothing of it may last.
+    spoiled: bool,
 }
 
 #[derive(Default)]
@@ -161,8 +163,6 @@ struct Rhythm {
     heartbeat: Option<Instant>,
     retry: Option<Instant>,
     marked: bool,
-    /// A look-up failed: the index's thread is to see for itself.
-    suspect: bool,
     forget: Vec<Key>,
 }
 
@@ -228,10 +228,10 @@ impl Committer {
 
     fn take(&mut self, job: Job, group: &mut Group, rhythm: &mut Rhythm, circumstances: &Circumstances) {
         match job {
-            Job::Notification(job) => rhythm.suspect |= !self.take_notification(*job, group, circumstances),
-            Job::Expectation(job) => rhythm.suspect |= !self.take_expectation(*job, group, circumstances),
-            Job::Rule(job) => rhythm.suspect |= !self.take_ruling(*job, group, circumstances),
-            Job::Release(job) => rhythm.suspect |= !self.take_release(*job, group, circumstances),
+            Job::Notification(job) => self.take_notification(*job, group, circumstances),
+            Job::Expectation(job) => self.take_expectation(*job, group, circumstances),
+            Job::Rule(job) => self.take_ruling(*job, group, circumstances),
+            Job::Release(job) => self.take_release(*job, group, circumstances),
             Job::Append(records, reply) => {
                 let alone = self.shared.is_full() && !records.iter().any(needs_room);
                 if alone {
@@ -250,7 +250,6 @@ impl Committer {
             Job::Look(keys, reply) => {
                 let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
                 let values = keys.iter().map(|key| look.get(key)).collect();
-                rhythm.suspect |= look.failed.is_some();
                 if look.failed.is_none() {
                     // Told after the sync: whoever asks must not see what may yet be taken back.
                     group.answers.push(Box::new(move |result| {
@@ -284,8 +283,7 @@ impl Committer {
         }
     }
 
-    /// `false` if the index could not be asked, and so nothing was decided.
-    fn take_notification(&mut self, job: Notification, group: &mut Group, circumstances: &Circumstances) -> bool {
+    fn take_notification(&mut self, job: Notification, group: &mut Group, circumstances: &Circumstances) {
         let position = self.position(group);
         let mut look = look(&mut self.overlay, &self.filter, &self.index, Some(&job.preloaded));
         let rivals = job.rivals.as_deref();
@@ -294,8 +292,9 @@ impl Committer {
         let failed = look.failed.is_some();
         let reply = job.reply;
         if failed {
+            // The index could not be asked, so nothing is decided.
             sent(reply.send(Err(Unavailable::Storage)));
-            return false;
+            return;
         }
         match decision {
             Decision::Known(committed) => {
@@ -313,7 +312,6 @@ impl Committer {
                 group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| committed)))));
             }
         }
-        true
     }
 
     /// The position of the group's next record.
@@ -337,8 +335,8 @@ impl Committer {
         let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
         state::apply(&mut look, &self.keys, position, &stamped);
         if let Some(error) = look.failed {
-            // What deciding looked at is remembered, so this is not the disk: nothing that follows could be trusted.
-            self.shared.fail(&format!("a record could not be entered: {}", chain_of(&error)));
+            tracing::warn!(error = %chain_of(&error), "a record could not be entered: its group is refused");
+            group.spoiled = true;
         }
         group.needs_room |= needs_room(&stamped.record);
         if matches!(stamped.record, Record::DeadLetter(_) | Record::Redelivery(_) | Record::ReplayJob(_)) {
@@ -388,9 +386,10 @@ impl Committer {
     }
 
     fn commit(&mut self, group: Group) {
-        if self.shared.has_failed() {
+        if group.spoiled || self.shared.has_failed() {
             // The state in memory may be wrong, so nothing that was decided by it may last.
             self.overlay.take_back();
+            self.sinks.not_written(&group.progress);
             group.answers.into_iter().for_each(|answer| answer(Err(Unavailable::Storage)));
             return;
         }
@@ -457,13 +456,13 @@ impl Committer {
         }
         self.overlay.finished(self.turns.load(Ordering::Acquire));
         let waiting = self.overlay.waiting();
-        let wanted =
-            waiting >= HAND_OVER_AT || (waiting > 0 && due(rhythm.hand_over, TICK)) || !rhythm.forget.is_empty();
+        // One that does not read is given something too: so its thread finds out.
+        let something = waiting > 0 || self.index.trouble().is_some();
+        let wanted = waiting >= HAND_OVER_AT || (something && due(rhythm.hand_over, TICK)) || !rhythm.forget.is_empty();
         if !wanted || self.overlay.is_flushing() {
             return;
         }
         rhythm.hand_over = Some(Instant::now());
-        rhythm.suspect = false;
         let covered = Covered { position: self.shared.head(), chain: self.journal.chain() };
         let forget = std::mem::take(&mut rhythm.forget);
         let hand_over = HandOver { batch: self.overlay.hand_over(), covered, forget };
@@ -555,22 +554,24 @@ pub fn index_thread(
 ) {
     while let Ok(HandOver { batch, covered, forget }) = batches.recv() {
         failpoint::reach("before-index");
-        match index.write(&batch, covered, &forget) {
-            Ok(()) => {
-                failpoint::reach("after-index");
-                shared.indexed(covered.position);
+        let failed = index.write(&batch, covered, &forget).err().map(|error| chain_of(&error));
+        // Also where it takes what it is given, and a look-up has failed since.
+        if let Some(error) = index.trouble().or(failed) {
+            tracing::error!(error, "the index failed: it is built anew from the journal");
+            // What is built anew holds this batch too: all of it was in the journal before it was handed over.
+            if !build_anew() {
+                break;
             }
-            Err(error) => {
-                tracing::error!(error = %chain_of(&error), "the index failed: it is built anew from the journal");
-                // What is built anew holds this batch too: all of it was in the journal before it was handed over.
-                if !build_anew() {
-                    return;
-                }
-            }
+        } else {
+            failpoint::reach("after-index");
+            shared.indexed(covered.position);
         }
         turns.fetch_add(1, Ordering::Release);
     }
-    if let Err(error) = index.flush() {
+    if index.trouble().is_some() {
+        // Closed before it was built anew: the next start must not believe it.
+        let _ = index.disown();
+    } else if let Err(error) = index.flush() {
         tracing::warn!(error = %chain_of(&error), "the index was not flushed; the next start will catch up");
     }
 }

@@ -16,8 +16,9 @@ mod tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::fields::{Fields, Writer, little_endian};
 use super::overlay::is_pinned;
@@ -37,6 +38,8 @@ pub struct KeyHasher(u64);
 #[derive(Debug)]
 pub struct Index {
     held: RwLock<Option<Arc<Held>>>,
+    /// The first thing that went wrong with what is held: whatever else it says is not to be believed either.
+    trouble: Mutex<Option<String>>,
     store: [u8; 16],
     boot: String,
 }
@@ -63,7 +66,7 @@ impl std::ops::Deref for Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let db = self.0.take();
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(db))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
             tracing::warn!("sled panicked while it was closed");
         }
     }
@@ -110,28 +113,25 @@ impl Index {
     /// # Errors
     /// [`IndexError`]: throw it away ([`Index::discard`]).
     pub fn open(folder: &Path, store: [u8; 16], boot: &str) -> Result<(Self, Option<Covered>), IndexError> {
-        let failed = |source| IndexError { path: folder.to_owned(), source };
-        let config = sled::Config::new().path(folder).cache_capacity(32 << 20).flush_every_ms(Some(1_000));
-        let db = config.open().map_err(failed)?;
-        let note = db.get(COVERED).map_err(failed)?;
-        let runs = db.get(RUNS).map_err(failed)?.map(|runs| read_catalogue(&runs)).unwrap_or_default();
-        let covered = note.and_then(|note| {
-            let fields = Fields::parse(&note)?;
-            let same = fields.array(1) == Some(store) && fields.text(2) == Some(boot);
-            let covered = Covered { position: Position(fields.number(3)), chain: Digest(fields.array(4)?) };
-            (same && !boot.is_empty()).then_some(covered)
+        let opened = guarded(|| {
+            let config = sled::Config::new().path(folder).cache_capacity(32 << 20).flush_every_ms(Some(1_000));
+            let db = Database(Some(config.open()?));
+            let note = db.get(COVERED)?;
+            let runs = db.get(RUNS)?.map(|runs| read_catalogue(&runs)).unwrap_or_default();
+            let covered = note.and_then(|note| {
+                let fields = Fields::parse(&note)?;
+                let same = fields.array(1) == Some(store) && fields.text(2) == Some(boot);
+                let covered = Covered { position: Position(fields.number(3)), chain: Digest(fields.array(4)?) };
+                (same && !boot.is_empty()).then_some(covered)
+            });
+            // Of another boot nothing is believed: then what runs there are may not even be whole.
+            let runs = covered.map(|_| runs).unwrap_or_default();
+            let shelf = Shelf::open(&folder.join("runs"), &runs)?;
+            Ok((Held { db, shelf }, covered))
         });
-        // Of another boot nothing is believed: then what runs there are may not even be whole.
-        let runs = covered.map(|_| runs).unwrap_or_default();
-        let shelf = Shelf::open(&folder.join("runs"), &runs).map_err(|error| failed(error.into()))?;
-        Ok((
-            Self {
-                held: RwLock::new(Some(Arc::new(Held { db: Database(Some(db)), shelf }))),
-                store,
-                boot: boot.to_owned(),
-            },
-            covered,
-        ))
+        let (held, covered) = opened.map_err(|source| IndexError { path: folder.to_owned(), source })?;
+        let held = RwLock::new(Some(Arc::new(held)));
+        Ok((Self { held, trouble: Mutex::default(), store, boot: boot.to_owned() }, covered))
     }
 
     /// Removes the folder of an index.
@@ -151,14 +151,13 @@ impl Index {
     /// [`IndexError`].
     pub fn get(&self, key: &Key) -> Result<Option<Value>, IndexError> {
         let held = self.held()?;
-        let decode =
-            |bytes: &[u8]| Value::decode(key.what(), bytes).ok_or(sled::Error::Corruption { at: None, bt: () });
-        let found = if is_pinned(key) {
-            held.db.get(key.0).and_then(|bytes| bytes.map(|bytes| decode(&bytes)).transpose())
-        } else {
-            held.shelf.get(key).map_err(Into::into).and_then(|bytes| bytes.map(|bytes| decode(&bytes)).transpose())
-        };
-        found.map_err(|source| self.failed(source))
+        self.asked(|| {
+            if is_pinned(key) {
+                held.db.get(key.0)?.map(|bytes| decode(key.what(), &bytes)).transpose()
+            } else {
+                held.shelf.get(key)?.map(|bytes| decode(key.what(), &bytes)).transpose()
+            }
+        })
     }
 
     /// The values that are always in memory: those of sinks, dead letters, replays, clock and horizon.
@@ -166,18 +165,19 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn pinned(&self) -> Result<Batch, IndexError> {
-        let mut found = Batch::default();
-        for what in [b'P', b'C', b'H', b'R', b'D', b'J', b'L'] {
-            for entry in self.held()?.db.scan_prefix([what]) {
-                let (key, bytes) = entry.map_err(|source| self.failed(source))?;
-                if let Ok(key) = <[u8; 17]>::try_from(&*key)
-                    && let Some(value) = Value::decode(what, &bytes)
-                {
-                    found.insert(Key(key), value);
+        let held = self.held()?;
+        self.asked(|| {
+            let mut found = Batch::default();
+            for what in [b'P', b'C', b'H', b'R', b'D', b'J', b'L'] {
+                for entry in held.db.scan_prefix([what]) {
+                    let (key, bytes) = entry?;
+                    if let Ok(key) = <[u8; 17]>::try_from(&*key) {
+                        found.insert(Key(key), decode(what, &bytes)?);
+                    }
                 }
             }
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Everything that is in it.
@@ -204,8 +204,13 @@ impl Index {
     /// Puts something there that does not read.
     #[cfg(test)]
     pub fn spoil(&self, key: &Key) {
-        let shelf = &self.held().expect("open").shelf;
-        shelf.show(shelf.add(vec![(*key, Some(b"\xff\xff".to_vec()))]).expect("written"));
+        const NOTHING: &[u8] = b"\xff\xff";
+        let held = self.held().expect("open");
+        if is_pinned(key) {
+            held.db.insert(key.0, NOTHING).expect("written");
+        } else {
+            held.shelf.show(held.shelf.add(vec![(*key, Some(NOTHING.to_vec()))]).expect("written"));
+        }
     }
 
     /// Writes values and what is covered with them, together or not at all, and forgets keys that were retired.
@@ -226,21 +231,23 @@ impl Index {
         // What was written anew since is none that was retired: forgetting it would make a payment new once more.
         let retired = forget.iter().filter(|key| !is_pinned(key) && !values.contains_key(*key));
         entries.extend(retired.map(|key| (*key, None)));
-        let runs = held.shelf.add(entries.into_iter().collect()).map_err(|error| self.failed(error.into()))?;
-        let mut note = Writer::new();
-        note.put(1, &self.store).put_text(2, Some(&self.boot));
-        note.put_number(3, covered.position.0).put(4, &covered.chain.0);
-        batch.insert(COVERED, note.finish());
-        batch.insert(RUNS, write_catalogue(&catalogue(&runs)));
-        held.db.apply_batch(batch).map_err(|source| self.failed(source))?;
-        held.shelf.show(runs);
-        let replaced = held.shelf.take_replaced();
-        if !replaced.is_empty() {
-            // A kill throws the newest of what sled was told away: then the catalogue before this one must still be true.
-            held.db.flush().map_err(|source| self.failed(source))?;
-            held.shelf.remove(&replaced);
-        }
-        Ok(())
+        self.asked(move || {
+            let runs = held.shelf.add(entries.into_iter().collect())?;
+            let mut note = Writer::new();
+            note.put(1, &self.store).put_text(2, Some(&self.boot));
+            note.put_number(3, covered.position.0).put(4, &covered.chain.0);
+            batch.insert(COVERED, note.finish());
+            batch.insert(RUNS, write_catalogue(&catalogue(&runs)));
+            held.db.apply_batch(batch)?;
+            held.shelf.show(runs);
+            let replaced = held.shelf.take_replaced();
+            if !replaced.is_empty() {
+                // A kill throws the newest of what sled was told away: then the catalogue before this one must still be true.
+                held.db.flush()?;
+                held.shelf.remove(&replaced);
+            }
+            Ok(())
+        })
     }
 
     /// Takes back what it says of itself, so that nobody believes it again.
@@ -248,7 +255,8 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn disown(&self) -> Result<(), IndexError> {
-        self.held()?.db.remove(COVERED).map(drop).map_err(|source| self.failed(source))
+        let held = self.held()?;
+        self.asked(|| held.db.remove(COVERED).map(drop))
     }
 
     /// Hands everything to the operating system, for a clean stop.
@@ -256,13 +264,27 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn flush(&self) -> Result<(), IndexError> {
-        self.held()?.db.flush().map(drop).map_err(|source| self.failed(source))
+        let held = self.held()?;
+        self.asked(|| held.db.flush().map(drop))
+    }
+
+    /// What went wrong since it was opened or built anew: a look-up that failed for one must not fail for all that come.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn held(&self) -> Result<Arc<Held>, IndexError> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner).clone();
-        held.ok_or_else(|| {
-            self.failed(sled::Error::Unsupported("the index was lost and is being built anew".to_owned()))
+        let lost = || sled::Error::Unsupported("the index was lost and is being built anew".to_owned());
+        held.ok_or_else(|| IndexError { path: PathBuf::from("index"), source: lost() })
+    }
+
+    /// Asks what is held, and remembers that it failed.
+    fn asked<T>(&self, what: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+        guarded(what).map_err(|source| {
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            trouble.get_or_insert_with(|| source.to_string());
+            IndexError { path: PathBuf::from("index"), source }
         })
     }
 
@@ -275,11 +297,17 @@ impl Index {
     pub fn adopt(&self, other: Self) {
         *self.held.write().unwrap_or_else(PoisonError::into_inner) =
             other.held.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
 
-    fn failed(&self, source: sled::Error) -> IndexError {
-        IndexError { path: PathBuf::from("index"), source }
-    }
+/// sled panics where its files or the disk surprise it: that is an error of the index, and of nothing else.
+fn guarded<T>(what: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled panicked".to_owned())))
+}
+
+fn decode(what: u8, bytes: &[u8]) -> sled::Result<Value> {
+    Value::decode(what, bytes).ok_or(sled::Error::Corruption { at: None, bt: () })
 }
 
 /// Changes with every boot of the machine; empty where the system has none, and then no index is believed.

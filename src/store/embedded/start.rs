@@ -110,7 +110,7 @@ fn run(inner: &Arc<Inner>) {
     let store = Arc::clone(inner);
     spawn(inner, "store-index", move || {
         if let Some(live) = store.live.get() {
-            let build = || build_anew(&store, live);
+            let build = || build_anew(&store, live).is_some();
             index_thread(&live.index, &batches, &live.turns, &store.shared, build);
         }
     });
@@ -149,6 +149,11 @@ fn enlist(inner: &Arc<Inner>, live: &Live, reader: &Reader, covered: Option<&Cov
         return;
     };
     let found = match newest_progress(live, reader, covered, &relay.name) {
+        // What the index cannot tell the heads can, all of them.
+        Err(RebuildError::Index(_)) => newest_progress(live, reader, None, &relay.name),
+        found => found,
+    };
+    let found = match found {
         Ok(found) => found,
         Err(error) => return inner.shared.fail(&chain_of(&error)),
     };
@@ -198,8 +203,9 @@ fn newest_progress(
             _ => {}
         }
     }
-    Ok(match live.index.get(&live.keys.sink(sink))? {
-        Some(Value::Sink(progress)) if covered.is_some() => Some(progress),
+    let found = covered.map(|_| live.index.get(&live.keys.sink(sink))).transpose()?;
+    Ok(match found.flatten() {
+        Some(Value::Sink(progress)) => Some(progress),
         _ => None,
     })
 }
@@ -330,16 +336,13 @@ fn try_open(inner: &Inner) -> Result<(Journal, Seal, Index, Option<Covered>), St
         tracing::info!(bytes = recovered.torn_bytes, "cut a group off that was never acknowledged");
     }
     let folder = options.path.join("index");
-    // sled has been seen to panic on what it finds after a crash.
     let (store_id, boot) = (journal.store_id(), options.boot.as_str());
-    let opened = std::panic::catch_unwind(|| Index::open(&folder, store_id, boot));
-    let (index, covered) = match opened {
-        Ok(Ok((index, Some(covered)))) if fits(&covered, &journal) => (index, Some(covered)),
+    let (index, covered) = match Index::open(&folder, store_id, boot) {
+        Ok((index, Some(covered))) if fits(&covered, &journal) => (index, Some(covered)),
         other => {
             match other {
-                Ok(Err(error)) => tracing::warn!(error = %chain_of(&error), "the index does not open"),
-                Err(_) => tracing::warn!("the index does not open: sled panicked"),
-                Ok(Ok((index, covered))) => {
+                Err(error) => tracing::warn!(error = %chain_of(&error), "the index does not open"),
+                Ok((index, covered)) => {
                     if recovered.head.0 > 0 {
                         tracing::info!(covered = covered.map(|c| c.position.0), "the index does not fit the journal");
                     }
@@ -366,27 +369,31 @@ fn fits(covered: &Covered, journal: &Journal) -> bool {
     matches!(reader.read(covered.position), Ok(Some(stored)) if stored.chain == covered.chain)
 }
 
-/// Replaces an index that failed by one built from the journal. `false` when the store is closed meanwhile.
-fn build_anew(inner: &Inner, live: &Live) -> bool {
+/// Replaces an index that failed by one built from the journal, and returns the values that are always in memory. `None`
+/// when the store is closed meanwhile.
+fn build_anew(inner: &Inner, live: &Live) -> Option<Batch> {
     inner.shared.set_index_lost(true);
     live.index.lose();
     let folder = inner.options.path.join("index");
     loop {
         if inner.shared.is_draining() || inner.shared.has_failed() {
-            return false;
+            return None;
         }
         let built = Index::discard(&folder).map_err(|error| error.to_string()).and_then(|()| {
             let (fresh, _) =
                 Index::open(&folder, live.store_id, &inner.options.boot).map_err(|error| chain_of(&error))?;
-            bring_up(&fresh, &live.reader, &live.keys, None, &inner.shared).map_err(|error| chain_of(&error))?;
-            Ok(fresh)
+            let pinned = bring_up(&fresh, &live.reader, &live.keys, None, &inner.shared);
+            if let Err(error @ RebuildError::Newer(_)) = &pinned {
+                inner.shared.fail(&chain_of(error));
+            }
+            pinned.map(|pinned| (fresh, pinned)).map_err(|error| chain_of(&error))
         });
         match built {
-            Ok(fresh) => {
+            Ok((fresh, pinned)) => {
                 live.index.adopt(fresh);
                 inner.shared.set_index_lost(false);
                 tracing::info!("the index is built anew");
-                return true;
+                return Some(pinned);
             }
             Err(error) => {
                 tracing::debug!(error, "the index cannot be built yet");
@@ -396,7 +403,8 @@ fn build_anew(inner: &Inner, live: &Live) -> bool {
     }
 }
 
-/// Brings index and filter up. `None` when that failed for good.
+/// Brings index and filter up. An index that does not read, or that the disk has no room for, is built anew. `None` when
+/// that failed for good.
 fn complete(inner: &Inner, live: &Live, reader: &Reader, covered: Option<Covered>) -> Option<Batch> {
     let bar = progress_bar(inner, reader, covered.as_ref());
     let done = std::thread::scope(|scope| {
@@ -409,6 +417,15 @@ fn complete(inner: &Inner, live: &Live, reader: &Reader, covered: Option<Covered
             })
         });
         let done = bring_up(&live.index, reader, &live.keys, covered, &inner.shared);
+        let failed = match &done {
+            Err(RebuildError::Index(error)) => Some(chain_of(error)),
+            Ok(_) => live.index.trouble(),
+            Err(_) => None,
+        };
+        let done = failed.map_or(done, |error| {
+            tracing::error!(error, "the index failed: it is built anew from the journal");
+            build_anew(inner, live).ok_or(RebuildError::Stopped)
+        });
         if let (Some(bar), Some(ticker)) = (&bar, ticker) {
             bar.finish_and_clear();
             ticker.thread().unpark();

@@ -32,14 +32,13 @@ enum Ruled {
 }
 
 impl Committer {
-    /// `false` if the index could not be asked, and so nothing was decided.
-    pub(super) fn take_ruling(&mut self, job: ToRule, group: &mut Group, circumstances: &Circumstances) -> bool {
+    pub(super) fn take_ruling(&mut self, job: ToRule, group: &mut Group, circumstances: &Circumstances) {
         let ToRule { event, ruling, by, reply } = job;
         let settlement = match self.rule(event, ruling, &by, group, circumstances) {
             Ok(Ruled::Known(settlement)) => settlement,
             Ok(Ruled::New(statement, json)) => {
                 let verdict = statement.verdict;
-                let Some(new) = statement.event else { return true };
+                let Some(new) = statement.event else { return };
                 let audit = Audit {
                     what: format!("settled:{ruling}:{event}"),
                     who: by.who().into(),
@@ -50,15 +49,13 @@ impl Committer {
                 Settlement { event: new, settles: event, verdict, existed: false }
             }
             Err(error) => {
-                let suspect = error == SettleError::Unavailable(Unavailable::Storage);
                 sent(reply.send(Err(error)));
-                return !suspect;
+                return;
             }
         };
         group.answers.push(Box::new(move |result| {
             sent(reply.send(result.map(|()| settlement).map_err(SettleError::from)));
         }));
-        true
     }
 
     fn rule(

@@ -14,13 +14,7 @@ use crate::store::{ExpectError, Registered, Unavailable};
 const OPEN_SESSIONS: usize = 8;
 
 impl Committer {
-    /// `false` if the index could not be asked, and so nothing was decided.
-    pub(super) fn take_expectation(
-        &mut self,
-        job: Registering,
-        group: &mut Group,
-        circumstances: &Circumstances,
-    ) -> bool {
+    pub(super) fn take_expectation(&mut self, job: Registering, group: &mut Group, circumstances: &Circumstances) {
         let Registering { expected, unfit, reply } = job;
         let now = millis(self.clock.now());
         let key = self.keys.order(&expected.account, &expected.order);
@@ -30,8 +24,9 @@ impl Committer {
         getid.into_iter().for_each(|key| drop(ahead.get(&key)));
         let failed = ahead.failed.is_some();
         let Some(order) = self.order(&key).filter(|_| !failed) else {
+            // The index could not be asked, so nothing is decided.
             sent(reply.send(Err(ExpectError::Unavailable(Unavailable::Storage))));
-            return false;
+            return;
         };
         if let Some(known) = order.expectation(expected.kind) {
             let same = |session: &&state::Session| {
@@ -44,7 +39,7 @@ impl Committer {
                 group.answers.push(Box::new(move |result| {
                     sent(reply.send(result.map(|()| registered).map_err(ExpectError::from)));
                 }));
-                return true;
+                return;
             }
             let open = known.is_open(now);
             let sessions = known.sessions.iter().filter(|session| session.expires_at > now).count();
@@ -55,12 +50,12 @@ impl Committer {
             };
             if let Some(refusal) = refusal {
                 let _ = reply.send(Err(refusal));
-                return true;
+                return;
             }
         }
         if let Some(why) = unfit {
             let _ = reply.send(Err(ExpectError::Unfit(why)));
-            return true;
+            return;
         }
         let registered = Registered { existed: false, expires_at: expected.expires_at };
         let (account, order_id, kind) = (expected.account.clone(), expected.order.clone(), expected.kind);
@@ -70,7 +65,6 @@ impl Committer {
         group.answers.push(Box::new(move |result| {
             sent(reply.send(result.map(|()| registered).map_err(ExpectError::from)));
         }));
-        true
     }
 
     /// Judges the order's held events again, now that something is expected.
@@ -123,7 +117,7 @@ impl Committer {
         order: &Key,
         held: &Statement,
         event: &Bytes,
-        group: &Group,
+        group: &mut Group,
         circumstances: &Circumstances,
     ) -> Option<(Statement, Vec<u8>)> {
         let position = self.position(group);
@@ -143,7 +137,8 @@ impl Committer {
         let contradicted = matches!(seen, Some(Value::Seen(seen)) if !seen.twins.is_empty());
         if let Some(error) = look.failed.take() {
             // The expectation is in the group already, and what it settles belongs to it: nothing of it may last.
-            self.shared.fail(&format!("a held event could not be judged again: {}", chain_of(&error)));
+            tracing::warn!(error = %chain_of(&error), "a held event could not be judged again: its group is refused");
+            group.spoiled = true;
             return None;
         }
         if contradicted {

@@ -30,8 +30,7 @@ pub struct ToRelease {
 }
 
 impl Committer {
-    /// `false` if the index could not be asked, and so nothing was decided.
-    pub(super) fn take_release(&mut self, job: ToRelease, group: &mut Group, circumstances: &Circumstances) -> bool {
+    pub(super) fn take_release(&mut self, job: ToRelease, group: &mut Group, circumstances: &Circumstances) {
         let ToRelease { released, account, by, reply } = job;
         let position = self.position(group);
         let idempotency = Digest::of_parts([Some(b"released".as_slice()), Some(released.id.as_bytes())]);
@@ -39,8 +38,9 @@ impl Committer {
         let mut look = look(&mut self.overlay, &self.filter, &self.index, None);
         let seen = look.get(&key);
         if look.failed.is_some() {
+            // The index could not be asked, so nothing is decided.
             sent(reply.send(Err(Unavailable::Storage)));
-            return false;
+            return;
         }
         let committed = match seen {
             Some(Value::Seen(seen)) => seen.original.committed(Outcome::Duplicate),
@@ -92,7 +92,6 @@ impl Committer {
             }
         };
         group.answers.push(Box::new(move |result| sent(reply.send(result.map(|()| committed)))));
-        true
     }
 }
 

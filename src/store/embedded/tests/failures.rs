@@ -2,7 +2,8 @@
 
 use std::sync::mpsc::sync_channel;
 
-use super::super::start;
+use super::super::index::Index;
+use super::super::{Live, start};
 use super::*;
 use crate::event::OrderId;
 use crate::store::{ExpectError, Unavailable};
@@ -24,6 +25,99 @@ async fn what_an_unreadable_index_would_have_told_is_neither_kept_nor_answered()
     let other = store.expect(expectation("paygol", "A", "1", "CLP", at)).await;
     assert_eq!(other, Err(ExpectError::Unavailable(Unavailable::Storage)));
     assert_eq!(store.figures().head, head);
+    // Nor for ever: it is built anew without anybody's help.
+    conformance::until("the index is built anew", || live.index.trouble().is_none()).await;
+    let other = store.expect(expectation("paygol", "A", "1", "CLP", at)).await;
+    assert_eq!(other, Err(ExpectError::Contradicts));
+    assert_eq!(*store.fatal().borrow(), None);
+    store.close();
+}
+
+/// A group of which something was entered already when the index failed: none of it lasts, and the process goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_fails_while_a_held_event_is_judged_again_takes_the_expectation_back() {
+    let folder = Folder::new();
+    let store = folder.start();
+    let at = folder.clock.now();
+    let paid = Said::paid("A", "1").verified(at);
+    let seen = |live: &Live| live.keys.seen(&paid.source, &paid.idempotency);
+    store.expect(expectation("paygol", "A", "1.00", "CLP", at)).await.expect("registered");
+    store.commit(Said::paid("A", "1").verified(at)).await.expect("held");
+    folder.clock.set(at + SignedDuration::from_hours(25));
+    store.close();
+    drop(store);
+    let store = folder.start();
+    let live = store.0.live.get().expect("open");
+    live.index.spoil(&seen(live));
+    let head = store.figures().head;
+    let wanted = || expectation("paygol", "A", "7500", "CLP", folder.clock.now());
+    assert_eq!(store.expect(wanted()).await, Err(ExpectError::Unavailable(Unavailable::Storage)));
+    assert_eq!(store.figures().head, head);
+    conformance::until("the index is built anew", || live.index.trouble().is_none()).await;
+    let registered = store.expect(wanted()).await.expect("registered");
+    assert!(!registered.existed, "what was taken back was not there");
+    assert_eq!(store.events(Position(0), 10).expect("readable").len(), 2, "the held event is settled now");
+    assert_eq!(*store.fatal().borrow(), None);
+    store.close();
+}
+
+/// sled opens, says that it fits the journal, and holds something that does not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_builds_an_index_anew_that_fits_and_does_not_read() {
+    let folder = Folder::new();
+    let options = Options { sink: relay(None), ..folder.options() };
+    let store = folder.start_with(options);
+    pay(&store, &folder.clock, 0..3).await;
+    for due in store.due("amqp", 2).expect("readable") {
+        store.settle("amqp", due.position, Settled::Delivered);
+    }
+    store.close();
+    let (keys, id) = (store.0.live.get().expect("open").keys, store.id());
+    drop(store);
+    // Which key: one that is looked for at once, and one that only all of them together show.
+    for key in [keys.sink("amqp"), keys.clock()] {
+        let (index, _) = Index::open(&folder.at.join("index"), id, "this boot").expect("opens");
+        index.spoil(&key);
+        index.flush().expect("flushed");
+        drop(index);
+        let again = folder.start_with(Options { sink: relay(None), ..folder.options() });
+        assert_eq!(*again.fatal().borrow(), None);
+        let due: Vec<_> = again.due("amqp", 10).expect("readable").into_iter().map(|due| due.position).collect();
+        assert_eq!(due.len(), 1, "the relay goes on where it was: {due:?}");
+        again.release("amqp");
+        let known = again.commit(Said::paid("S1", "1").verified(folder.clock.now())).await.expect("known");
+        assert_eq!(known.outcome, Outcome::Duplicate);
+        again.close();
+    }
+}
+
+/// The same in the sorted files, met by a start that has to go on from what they hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_goes_on_from_an_index_that_does_not_read_builds_it_anew() {
+    let folder = Folder::new();
+    let store = folder.start();
+    pay(&store, &folder.clock, 0..3).await;
+    store.close();
+    drop(store);
+    let index = folder.at.join("index");
+    let older = folder.root.path().join("older");
+    copy_folder(&index, &older, true);
+    let store = folder.start();
+    store.commit(Said::paid("S1", "another").verified(folder.clock.now())).await.expect("kept");
+    store.close();
+    drop(store);
+    std::fs::remove_dir_all(&index).expect("removed");
+    copy_folder(&older, &index, true);
+    for run in std::fs::read_dir(index.join("runs")).expect("listed") {
+        let path = run.expect("listed").path();
+        let mut bytes = std::fs::read(&path).expect("read");
+        bytes[30] ^= 0x10;
+        std::fs::write(&path, bytes).expect("written");
+    }
+    let store = folder.start();
+    assert_eq!(*store.fatal().borrow(), None);
+    let known = store.commit(Said::paid("S1", "another").verified(folder.clock.now())).await.expect("known");
+    assert_eq!(known.outcome, Outcome::Duplicate);
     store.close();
 }
 
