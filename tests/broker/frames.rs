@@ -7,6 +7,7 @@ pub type Method = (u16, u16);
 pub const CONNECTION_OPEN: Method = (10, 40);
 pub const CONNECTION_CLOSE: Method = (10, 50);
 pub const CHANNEL_OPEN: Method = (20, 10);
+pub const CHANNEL_CLOSE: Method = (20, 40);
 pub const EXCHANGE_DECLARE: Method = (40, 10);
 pub const QUEUE_DECLARE: Method = (50, 10);
 pub const QUEUE_BIND: Method = (50, 20);

@@ -1,6 +1,7 @@
 //! Section `broker`: a storm of everything that can go wrong between the relay and the order system, while senders post.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,10 @@ const PASSWORD: &str = "pw-of-the-storm-9d2c4b7a";
 const SHOWN: Duration = Duration::from_secs(60);
 /// Posts in which a fault has to show itself.
 const SOME: u64 = 60;
+/// What a slow broker takes longer for an answer.
+const SLOWED: Duration = Duration::from_secs(10);
+/// Events that are on their way at most.
+const WINDOW: f64 = 256.0;
 
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,12 +49,13 @@ enum Kind {
     QueueFull,
     PasswordChanged,
     WriteRightTaken,
+    ChannelError,
     ConnectionsClosed,
     DaemonKilled,
     DaemonStopped,
 }
 
-const ALL: [Kind; 22] = [
+const ALL: [Kind; 23] = [
     Kind::BrokerKilled,
     Kind::BrokerStopped,
     Kind::Refused,
@@ -69,43 +75,35 @@ const ALL: [Kind; 22] = [
     Kind::QueueFull,
     Kind::PasswordChanged,
     Kind::WriteRightTaken,
+    Kind::ChannelError,
     Kind::ConnectionsClosed,
     Kind::DaemonKilled,
     Kind::DaemonStopped,
 ];
 
-/// Those of the short form: those that are over soon.
-const QUICK: [Kind; 11] = [
-    Kind::BrokerKilled,
-    Kind::Refused,
-    Kind::CutAtDeclare,
-    Kind::CutInPublish,
-    Kind::CutBeforeConfirm,
-    Kind::MemoryAlarm,
-    Kind::ExchangeRedeclared,
-    Kind::BindingRemoved,
-    Kind::QueueFull,
-    Kind::DaemonKilled,
-    Kind::DaemonStopped,
-];
+/// Those that the short form leaves out: half a minute between them.
+const LONG_ONLY: [Kind; 2] = [Kind::HalfOpenToBroker, Kind::Slow];
 
 struct Storm<'a> {
     world: World<'a>,
     user: String,
+    /// How often a fault of the proxy strikes in a row, at most.
+    times: u64,
 }
 
 impl<'a> Storm<'a> {
-    fn begin(scene: Scene<'a>, seed: u64) -> Self {
+    fn begin(scene: Scene<'a>, form: &Form) -> Self {
         let user = format!("storm-{}", scene.vhost);
         scene.node.must(&["add_user", &user, PASSWORD]);
         scene.node.must(&["set_permissions", "-p", &scene.vhost, &user, ".*", ".*", ".*"]);
-        let mut plan = Plan::new(&scene, 5, seed);
+        let mut plan = Plan::new(&scene, form.pick(3, 5), form.seed);
+        plan.pause = Duration::from_millis(8);
         let address = url(&format!("{user}:{PASSWORD}"), scene.proxy.address(), &scene.vhost);
         let guest = url("guest:guest", scene.proxy.address(), &scene.vhost);
         plan.config.tables = plan.config.tables.replace(&guest, &address);
         let world = World::begin(scene, plan);
         thread::sleep(SETTLED_QUEUE);
-        Self { world, user }
+        Self { world, user, times: form.pick(1, 3) }
     }
 
     /// Receiving does not depend on any sink.
@@ -147,13 +145,7 @@ impl<'a> Storm<'a> {
             Kind::HalfOpenToBroker => self.silenced(Fault::HalfOpen(Towards::Broker))?,
             Kind::HalfOpenToDaemon => self.silenced(Fault::HalfOpen(Towards::Daemon))?,
             Kind::BlackHole => self.silenced(Fault::BlackHole)?,
-            Kind::Slow => {
-                // Ten seconds more for each round trip; heartbeats go on, only late.
-                self.world.scene.proxy.set(Fault::Slow(Duration::from_secs(5)));
-                thread::sleep(Duration::from_secs(25));
-                self.post()?;
-                self.world.scene.proxy.heal();
-            }
+            Kind::Slow => self.slowed()?,
             Kind::MemoryAlarm => {
                 self.world.scene.node.raise_memory_alarm();
                 self.post()?;
@@ -162,6 +154,8 @@ impl<'a> Storm<'a> {
             }
             Kind::QueueDeleted => self.delete_queue()?,
             Kind::ExchangeRedeclared => {
+                let told = |log: String| log.matches("the exchange exists with another type or other settings").count();
+                let before = told(self.world.daemon.log());
                 self.world.scene.proxy.set(Fault::BlackHole);
                 broker_script(
                     &self.world.scene,
@@ -172,9 +166,12 @@ impl<'a> Storm<'a> {
                 self.world.scene.proxy.heal();
                 self.world.scene.proxy.cut();
                 self.post()?;
-                // It is used as it is.
+                // It is used as it is, and told.
                 connected(&self.world.daemon);
                 until_settling(&self.world)?;
+                if told(self.world.daemon.log()) == before {
+                    return Err("nobody noticed the other exchange".into());
+                }
             }
             Kind::BindingRemoved => {
                 // A relay that is just connecting would bind after this, and nothing would be returned; and it
@@ -213,6 +210,18 @@ impl<'a> Storm<'a> {
                 self.shown("it says so", |relay| relay["last_error"].is_string() && relay["backlog"] != 0);
                 node.must(&["set_permissions", "-p", &vhost, &user, ".*", ".*", ".*"]);
             }
+            Kind::ChannelError => {
+                // Who publishes to an exchange that is not there has its channel closed, and no more than that.
+                connected(&self.world.daemon);
+                let before = self.world.scene.proxy.channel_errors();
+                broker_script(&self.world.scene, "ch.exchange_delete('payments')");
+                self.post()?;
+                let proxy = &self.world.scene.proxy;
+                let closed =
+                    eventually_within(SHOWN, "", || if proxy.channel_errors() > before { Ok(()) } else { Err(()) });
+                closed.map_err(|()| "no channel was closed")?;
+                until_settling(&self.world)?;
+            }
             Kind::ConnectionsClosed => {
                 let (node, user) = (self.world.scene.node, self.user.clone());
                 let before = self.world.scene.proxy.connections();
@@ -244,9 +253,9 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
-    /// A fault of the proxy that strikes one to three times; `reconnect`: it strikes new connections.
+    /// A fault of the proxy that strikes once or a few times; `reconnect`: it strikes new connections.
     fn through_proxy(&mut self, fault: Fault, reconnect: bool) -> Result<(), String> {
-        let times = self.world.rng.between(1, 3);
+        let times = self.world.rng.between(1, self.times);
         let before = self.world.scene.proxy.hits();
         self.world.scene.proxy.set_times(fault, times);
         if reconnect {
@@ -263,11 +272,34 @@ impl<'a> Storm<'a> {
 
     /// A fault that only silence tells of.
     fn silenced(&mut self, fault: Fault) -> Result<(), String> {
+        connected(&self.world.daemon);
+        let before = self.world.scene.proxy.hits();
         self.world.scene.proxy.set(fault);
         self.post()?;
         self.shown("it does not take silence for life", |relay| relay["connected"] == false);
+        let struck = self.world.scene.proxy.hits() > before;
         self.world.scene.proxy.heal();
-        Ok(())
+        if struck { Ok(()) } else { Err(format!("{fault:?} held nothing back")) }
+    }
+
+    /// Ten seconds more for each round trip; heartbeats go on, only late. Over when a confirm came of what was sent
+    /// meanwhile, or when it was too slow for the relay.
+    fn slowed(&mut self) -> Result<(), String> {
+        connected(&self.world.daemon);
+        let (began, hits) = (Instant::now(), self.world.scene.proxy.hits());
+        self.world.scene.proxy.set(Fault::Slow(SLOWED / 2));
+        let before = self.published("confirmed");
+        self.post()?;
+        let told = eventually_within(SHOWN, "", || {
+            let confirmed = self.published("confirmed") - before;
+            let down = self.world.daemon.ask("/api/v1/status")["relay"]["connected"] == false;
+            // More than what may have been on its way.
+            if down || confirmed > WINDOW && began.elapsed() >= SLOWED { Ok(()) } else { Err(confirmed) }
+        });
+        let struck = self.world.scene.proxy.hits() > hits;
+        self.world.scene.proxy.heal();
+        told.map_err(|confirmed| format!("{confirmed} confirms within {SHOWN:?}"))?;
+        if struck { Ok(()) } else { Err("nothing was slowed down".into()) }
     }
 
     /// What is in a queue goes with it, so it is emptied first: nothing passes the proxy until it is gone.
@@ -282,6 +314,11 @@ impl<'a> Storm<'a> {
         empty.expect("the consumer empties the queue");
         scene.node.must(&["delete_queue", "-p", &scene.vhost, "payments"]);
         scene.proxy.heal();
+        let again = eventually_within(SHOWN, "", || {
+            let lengths = scene.lengths();
+            if lengths.iter().any(|(name, _)| name == "payments") { Ok(()) } else { Err(()) }
+        });
+        again.map_err(|()| "the relay does not declare its queue again")?;
         connected(&self.world.daemon);
         self.world.consumer.wait_until_ready();
         thread::sleep(SETTLED_QUEUE);
@@ -326,18 +363,18 @@ fn until_settling(world: &World<'_>) -> Result<(), String> {
 pub fn run(form: &Form) -> Result<Vec<Row>, String> {
     let began = Instant::now();
     let node = node::alone();
-    let mut storm = Storm::begin(Scene::on(&node), form.seed);
-    let mut faults = if form.long { ALL.to_vec() } else { QUICK.to_vec() };
-    if form.long {
-        faults.extend((0..2 * ALL.len()).map(|_| ALL[storm.world.rng.below(ALL.len() as u64) as usize]));
-    }
+    let mut storm = Storm::begin(Scene::on(&node), form);
+    let kinds: Vec<Kind> = ALL.into_iter().filter(|kind| form.long || !LONG_ONLY.contains(kind)).collect();
+    let mut faults = kinds.repeat(form.pick(1, 3));
     for at in (1..faults.len()).rev() {
         faults.swap(at, storm.world.rng.below(at as u64 + 1) as usize);
     }
     let mut by_kind: BTreeMap<Kind, u64> = BTreeMap::new();
     for kind in &faults {
         let at = Instant::now();
-        storm.strike(*kind).map_err(|what| format!("{kind:?}: {what}"))?;
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| storm.strike(*kind)));
+        let outcome = outcome.unwrap_or_else(|panic| Err(crate::words_of(&*panic)));
+        outcome.map_err(|what| format!("{kind:?} did not strike, or nothing came back: {what}"))?;
         *by_kind.entry(*kind).or_default() += 1;
         say(format!("{:>5.1} s  {kind:?}", at.elapsed().as_secs_f64()));
         // Some faults meet what the former one left, others a relay that is well again.

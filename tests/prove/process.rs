@@ -45,6 +45,7 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
     let mut plan = Plan::new(&scene, 2, form.seed).with("[retention]\nbodies = \"1s\"\n");
     plan.config.listener +=
         "header_timeout = \"1s\"\nbody_timeout = \"2s\"\nrequest_timeout = \"3s\"\nidle_timeout = \"5s\"\n";
+    plan.pause = Duration::from_millis(form.pick(5, 2));
     let mut world = World::begin(scene, plan);
     let mut faults = plan_of(form, &mut world);
     let total = faults.len();
@@ -72,7 +73,7 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
     let kills = struck.iter().filter(|(fault, _)| matches!(fault, Fault::Kill | Fault::KillInAStart | Fault::Point(_)));
     let kills: u64 = kills.map(|(_, times)| times).sum();
     world.faults = struck.values().sum();
-    let history = world.end(form.pick(60, 1_050))?;
+    let history = world.end(form.pick(28, 1_050))?;
     let what = format!("{kills} SIGKILLs, {} kinds of fault", struck.len());
     Ok(vec![Row::judged("process", what, form, began, &history)?])
 }
@@ -80,10 +81,10 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
 /// Every fault of the run, in no order.
 fn plan_of(form: &Form, world: &mut World<'_>) -> Vec<Fault> {
     let each = |fault, times: usize| std::iter::repeat_n(fault, times);
-    let mut faults: Vec<Fault> = POINTS.iter().flat_map(|point| each(Fault::Point(point), form.pick(2, 30))).collect();
-    faults.extend(each(Fault::Kill, form.pick(20, 430)));
-    faults.extend(each(Fault::KillInAStart, form.pick(6, 70)));
-    faults.extend(each(Fault::Term, form.pick(3, 30)));
+    let mut faults: Vec<Fault> = POINTS.iter().flat_map(|point| each(Fault::Point(point), form.pick(1, 30))).collect();
+    faults.extend(each(Fault::Kill, form.pick(8, 430)));
+    faults.extend(each(Fault::KillInAStart, form.pick(3, 70)));
+    faults.extend(each(Fault::Term, form.pick(2, 30)));
     faults.extend(each(Fault::Freeze, form.pick(1, 4)));
     faults.extend(each(Fault::Memory, form.pick(1, 10)));
     faults.extend(each(Fault::Descriptors, form.pick(1, 10)));
