@@ -26,6 +26,7 @@ mod node;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
 #[path = "../it/pages.rs"]
 mod pages;
+#[allow(dead_code, reason = "`./prove` uses more of it")]
 mod proxy;
 #[allow(dead_code, reason = "the power tests use more of it")]
 #[path = "../power/rng.rs"]
