@@ -19,6 +19,7 @@ pub mod send;
 mod sender;
 pub mod serve;
 pub mod show;
+mod sources;
 pub mod tail;
 
 use std::fmt::Write as _;

@@ -175,7 +175,7 @@ fn operations() -> Vec<Operation> {
             ..Operation::get(
                 "/api/v1/notifications",
                 "notifications",
-                "What was kept, newest first.",
+                "What was kept, newest first. A page may end before it is full, or be empty: only a next of null is the end.",
                 ok("a page", "Page"),
             )
         },

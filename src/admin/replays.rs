@@ -1,17 +1,27 @@
 //! Sending kept events again: looking first, beginning, watching, stopping.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api::{bad_query, limit};
 use super::problem::Problem;
 use super::{Shared, document};
 use crate::replay::request::Request;
+
+/// The list's questions, as they are sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    after: Option<String>,
+    limit: Option<String>,
+}
 
 /// 201 with the replay once it is in the journal; with `dry_run` 200, a count and a sample, and nothing is written.
 pub async fn start(State(desk): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
@@ -32,10 +42,24 @@ pub async fn start(State(desk): State<Shared>, headers: HeaderMap, body: Bytes) 
     Ok((StatusCode::CREATED, headers, Json(desk.replays.shown(&replay))).into_response())
 }
 
-/// All of them, oldest first.
-pub async fn list(State(desk): State<Shared>) -> Json<Value> {
-    let replays = desk.store.replays();
-    Json(json!({ "replays": replays.iter().map(|replay| desk.replays.shown(replay)).collect::<Vec<_>>() }))
+/// A page, oldest first; `next` is the last one's id, and ids are ordered by time.
+pub async fn list(
+    State(desk): State<Shared>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(question) = question.map_err(bad_query)?;
+    let limit = limit(question.limit.as_deref())?;
+    let after = question.after.unwrap_or_default();
+    if !after.is_empty() && uuid::Uuid::try_parse(&after).is_err() {
+        return Err(Problem::bad_request("after: use the \"next\" of the page before"));
+    }
+    let mut replays = desk.store.replays();
+    replays.retain(|replay| replay.id > after);
+    let more = replays.len() > limit;
+    replays.truncate(limit);
+    let next = replays.last().filter(|_| more).map(|replay| replay.id.clone());
+    let shown: Vec<Value> = replays.iter().map(|replay| desk.replays.shown(replay)).collect();
+    Ok(Json(json!({ "replays": shown, "next": next })))
 }
 
 /// One of them.

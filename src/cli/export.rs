@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use super::look::source;
+use super::look::{source, when};
 use crate::event::{Status, Verdict};
 use crate::store::KeptOutcome;
 
@@ -35,10 +35,10 @@ pub struct Export {
     #[arg(long, value_parser = PossibleValuesParser::new(Verdict::ALL.iter().map(|word| word.as_str())))]
     pub verdict: Option<String>,
     /// Only what arrived then or later: 2026-11-20T08:00:00Z, or how long ago, as in 2h.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = when)]
     pub since: Option<String>,
     /// Only what arrived before then.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = when)]
     pub until: Option<String>,
     /// With the request, how it was proven, the event, and what became of it.
     #[arg(long)]

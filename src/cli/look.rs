@@ -3,6 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args};
 
+use crate::config::units;
 use crate::event::{SourceName, Status, Verdict};
 use crate::store::KeptOutcome;
 
@@ -33,10 +34,10 @@ pub struct List {
     #[arg(long, value_parser = PossibleValuesParser::new(Verdict::ALL.iter().map(|word| word.as_str())))]
     pub verdict: Option<String>,
     /// Only what arrived then or later: 2026-11-20T08:00:00Z, or how long ago, as in 2h.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = when)]
     pub since: Option<String>,
     /// Only what arrived before then.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = when)]
     pub until: Option<String>,
     /// How many at most, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -118,4 +119,10 @@ fn source_and_order(text: &str) -> Result<(String, String), &'static str> {
 
 fn lines(text: &str) -> Result<u64, &'static str> {
     if text == "all" { Ok(u64::MAX) } else { text.parse().map_err(|_| "write a number, or all") }
+}
+
+/// A time, or how long ago: read by whoever answers, and refused here where nobody could read it.
+pub(super) fn when(text: &str) -> Result<String, &'static str> {
+    let reads = text.parse::<jiff::Timestamp>().is_ok() || units::duration(text).is_some();
+    reads.then(|| text.to_owned()).ok_or("write a time like 2026-11-20T08:15:30Z, or how long ago, like 2h")
 }

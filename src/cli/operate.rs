@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
-use super::look::source;
+use super::look::{source, when};
 use crate::event::{EventId, Status, Verdict};
 use crate::replay::request;
 use crate::store::operate::Ruling;
@@ -59,10 +59,10 @@ pub struct Replay {
     #[arg(long, value_parser = PossibleValuesParser::new(Verdict::ALL.iter().map(|word| word.as_str())))]
     pub verdict: Option<String>,
     /// Only what arrived then or later: 2026-11-20T08:00:00Z, or how long ago, as in 2h.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = when)]
     pub since: Option<String>,
     /// Only what arrived before then.
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = when)]
     pub until: Option<String>,
     /// Only this one: an event's id or its notification's. May be given again.
     #[arg(long, value_name = "ID", value_parser = event, conflicts_with_all = FILTERS)]

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::api::{Absent, Api};
-use super::list::question;
-use super::{Failure, Out, talk};
+use super::list::{WHOLE_PAGE, question};
+use super::{Failure, Out, sources, talk};
 use crate::cli;
 
 /// Asks page after page and prints.
@@ -17,10 +17,11 @@ use crate::cli;
 /// is whole lines.
 pub fn run<W: Write>(file: &Path, arguments: &cli::Export, out: &mut Out<W>) -> Result<(), Failure> {
     let api = Api::reach(file, Absent::Refuse)?;
+    sources::heard_of(&api, arguments.source.as_deref())?;
     let wanted = as_list(arguments);
     let (mut after, mut count) = (None::<String>, 0_u64);
     loop {
-        let page = api.ask(&question(&wanted, after.as_deref()))?;
+        let page = api.ask(&question(&wanted, WHOLE_PAGE.into(), after.as_deref()))?;
         for item in page.get("notifications").and_then(Value::as_array).into_iter().flatten() {
             match item["id"].as_str().filter(|_| arguments.whole) {
                 Some(id) => out.json(&api.ask(&format!("/api/v1/notifications/{id}"))?)?,

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::api::{Absent, Api};
 use super::reading::{Side, Style, money, table, text, words};
-use super::{Failure, Out, talk};
+use super::{Failure, Out, sources, talk};
 use crate::cli;
 
 /// The largest page that the API gives.
-const WHOLE_PAGE: u16 = 1000;
+pub(super) const WHOLE_PAGE: u16 = 1000;
 const HEADING: [&str; 9] = ["RECEIVED", "SOURCE", "ORDER", "SAYS", "AMOUNT", "VERDICT", "REASONS", "SEEN", "ID"];
 const SIDES: [Side; 9] = {
     use Side::{Left, Right};
@@ -26,11 +26,15 @@ const VERDICT: usize = 5;
 /// [`Failure`] when the question is refused, nobody can answer, or stdout cannot be written.
 pub fn run<W: Write>(file: &Path, arguments: &cli::List, out: &mut Out<W>) -> Result<(), Failure> {
     let api = Api::reach(file, Absent::Refuse)?;
+    sources::heard_of(&api, arguments.source.as_deref())?;
     let style = Style::of_stdout();
     let mut after = arguments.after.clone();
     let mut nothing_yet = true;
+    // A page may end before it is full: where what is asked for is rare, the daemon does not look for it for long.
+    let mut left = if arguments.all { usize::MAX } else { arguments.limit.into() };
     loop {
-        let page = api.ask(&question(arguments, after.as_deref()))?;
+        let limit = left.min(WHOLE_PAGE.into());
+        let page = api.ask(&question(arguments, limit, after.as_deref()))?;
         let items = page.get("notifications").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         if arguments.json {
             items.iter().try_for_each(|item| out.json(item))?;
@@ -39,7 +43,8 @@ pub fn run<W: Write>(file: &Path, arguments: &cli::List, out: &mut Out<W>) -> Re
         }
         nothing_yet &= items.is_empty();
         after = page.get("next").and_then(Value::as_str).map(str::to_owned);
-        if after.is_none() || !arguments.all {
+        left = left.saturating_sub(items.len());
+        if after.is_none() || left == 0 {
             break;
         }
     }
@@ -52,8 +57,7 @@ pub fn run<W: Write>(file: &Path, arguments: &cli::List, out: &mut Out<W>) -> Re
 }
 
 /// The question for a page.
-pub(super) fn question(arguments: &cli::List, after: Option<&str>) -> String {
-    let limit = if arguments.all { WHOLE_PAGE } else { arguments.limit };
+pub(super) fn question(arguments: &cli::List, limit: usize, after: Option<&str>) -> String {
     let mut question = format!("/api/v1/notifications?limit={limit}");
     let given = [
         ("source", arguments.source.as_deref()),

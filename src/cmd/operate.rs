@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::api::{Absent, Api};
 use super::daemon::Answer;
 use super::reading::{Side, Style, table, text};
-use super::{Failure, Out, replay, talk};
+use super::{Failure, Out, replay, sources, talk};
 use crate::cli::{Consumer, DeadLetter, Quarantined, Settle};
 
 /// `quittance settle`.
@@ -65,6 +65,9 @@ pub fn quarantine<W: Write>(file: &Path, what: &Quarantined, out: &mut Out<W>) -
         Quarantined::List { source, json } => {
             let of = source.as_ref().map(|source| format!("&source={source}")).unwrap_or_default();
             let entries = pages(&api, &format!("/api/v1/quarantine?limit=1000{of}"), "entries")?;
+            if entries.is_empty() {
+                sources::configured(&api, source.as_deref())?;
+            }
             let columns = ["received_at", "source", "remote", "reason", "bytes", "id"];
             list(&entries, &columns, *json, "the quarantine is empty", out)
         }
@@ -85,6 +88,7 @@ pub fn quarantine<W: Write>(file: &Path, what: &Quarantined, out: &mut Out<W>) -
             out.line(&event)
         }
         Quarantined::Reverify { source, json } => {
+            sources::configured(&api, source.as_deref())?;
             let mut document = json!({ "source": source });
             let mut all = [0_u64; 5];
             loop {

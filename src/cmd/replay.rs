@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::api::{Absent, Api};
 use super::operate::granted;
 use super::reading::{money, text};
-use super::{Failure, Out, talk};
+use super::{Failure, Out, sources, talk};
 use crate::cli;
 use crate::replay::request::MAX_IDS;
 
@@ -34,6 +34,7 @@ pub fn run<W: Write>(file: &Path, arguments: &cli::Replay, out: &mut Out<W>) -> 
     }
     let mut wanted = wanted(arguments)?;
     let api = Api::reach(file, Absent::Refuse)?;
+    sources::heard_of(&api, arguments.source.as_deref())?;
     wanted.insert("dry_run".to_owned(), true.into());
     let look = granted(api.post("/api/v1/replays", &Value::Object(wanted.clone()))?, &[200])?;
     let count = look["matched"].as_u64().unwrap_or_default();

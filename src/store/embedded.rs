@@ -26,6 +26,7 @@ pub mod state;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -90,7 +90,7 @@ pub trait Operate: Send + Sync + 'static {
     /// [`Unavailable`].
     fn audit(&self, what: &str, by: ByHand) -> Pending<'static, Result<(), Unavailable>>;
 
-    /// All replays, oldest first.
+    /// Replays, oldest first: all that run, and those that ended last.
     fn replays(&self) -> Vec<Replay>;
 
     /// A replay.

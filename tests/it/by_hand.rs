@@ -127,7 +127,14 @@ fn a_replay_is_looked_at_first_and_then_sends_the_same_events_again() {
         assert_eq!((&again["replay"], &again["event"]), (&json!(id), original));
     }
     assert!(all[..6].iter().all(|entry| entry["replay"].is_null()));
-    assert_eq!(daemon.ask("/api/v1/replays")["replays"].as_array().map(Vec::len), Some(1));
+    let second = daemon.admin_post("/api/v1/replays", &json!({ "order_id": "O1", "rate": "max" })).json();
+    let page = daemon.ask("/api/v1/replays?limit=1");
+    assert_eq!((&page["replays"][0]["id"], &page["next"]), (&json!(id), &json!(id)));
+    let rest = daemon.ask(&format!("/api/v1/replays?after={id}"));
+    assert_eq!((&rest["replays"][0]["id"], &rest["next"]), (&second["id"], &Value::Null));
+    for bad in ["after=nonsense", "limit=0", "before=1"] {
+        assert_eq!(daemon.admin_get(&format!("/api/v1/replays?{bad}")).status, 400, "{bad}");
+    }
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn a_mistake_is_told_with_its_remedy_and_changes_nothing() {
         ("show --order nowhere/7", 1, "no such source"),
         ("list --source No", 2, "[a-z0-9-]"),
         ("list --verdict maybe", 2, "possible values: fulfil, compare, hold, none"),
-        ("list --since yesterday", 1, "like 2h"),
+        ("list --since yesterday", 2, "like 2h"),
         ("list --after x", 1, "next"),
         ("list --limit 0", 2, "1..=1000"),
         ("list --limit 5 --all", 2, "cannot be used with"),

@@ -55,5 +55,5 @@ fn every_notification_is_exported_once_with_and_without_a_daemon() {
     assert_eq!(ids(&closed), ids(&all));
     let refused =
         quittance(daemon.folder(), &["--config", "quittance.toml", "export", "--since", "yesterday"]).output();
-    assert_eq!(refused.unwrap().status.code(), Some(1));
+    assert_eq!(refused.unwrap().status.code(), Some(2));
 }

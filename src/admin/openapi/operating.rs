@@ -40,7 +40,19 @@ pub(super) fn operations() -> Vec<Operation> {
                 ],
             )
         },
-        Operation::get("/api/v1/replays", "replays", "All replays, oldest first.", ok("them", "Replays")),
+        Operation {
+            query: vec![
+                ("after", "the \"next\" of the page before", text()),
+                ("limit", "1 to 1000; above: 1000", json!({ "type": "integer", "minimum": 1, "default": 100 })),
+            ],
+            problems: &[StatusCode::BAD_REQUEST],
+            ..Operation::get(
+                "/api/v1/replays",
+                "replays",
+                "Replays, oldest first: all that run, and the 256 that ended last.",
+                ok("a page", "Replays"),
+            )
+        },
         Operation {
             body: Some("ReplayRequest"),
             ..change(
@@ -197,7 +209,7 @@ pub(super) fn components() -> Vec<(&'static str, Value)> {
                 ("error", or_null(text())),
             ]),
         ),
-        ("Replays", object([("replays", list(component("Replay")))])),
+        ("Replays", object([("replays", list(component("Replay"))), ("next", or_null(text()))])),
         (
             "DeadLetter",
             object([

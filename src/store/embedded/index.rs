@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::fields::{Fields, Writer, little_endian};
-use super::overlay::is_pinned;
+use super::overlay::{PINNED, is_pinned};
 use super::state::{Key, Value};
 use crate::event::{Digest, Position};
 use shelf::{Catalogue, Shelf, catalogue};
@@ -90,7 +90,8 @@ pub struct IndexError {
     source: sled::Error,
 }
 
-const COVERED: &[u8] = b"\0covered";
+/// Its number is that of what the index holds: one that was built for less is built anew.
+const COVERED: &[u8] = b"\0covered2";
 /// Numbers and levels of the runs, in the same batch as what they cover.
 const RUNS: &[u8] = b"\0runs";
 
@@ -160,7 +161,7 @@ impl Index {
         })
     }
 
-    /// The values that are always in memory: those of sinks, dead letters, replays, clock and horizon.
+    /// The values that are always in memory: those of sinks, open dead letters, replays, accounts, clock and horizon.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -168,7 +169,7 @@ impl Index {
         let held = self.held()?;
         self.asked(|| {
             let mut found = Batch::default();
-            for what in [b'P', b'C', b'H', b'R', b'D', b'J', b'L'] {
+            for what in PINNED {
                 for entry in held.db.scan_prefix([what]) {
                     let (key, bytes) = entry?;
                     if let Ok(key) = <[u8; 17]>::try_from(&*key) {
@@ -222,7 +223,9 @@ impl Index {
         let mut batch = sled::Batch::default();
         let mut entries: HashMap<Key, Option<Vec<u8>>, BuildHasherDefault<KeyHasher>> = HashMap::default();
         for (key, value) in values {
-            if is_pinned(key) {
+            if *value == Value::Gone {
+                batch.remove(&key.0);
+            } else if is_pinned(key) {
                 batch.insert(&key.0, value.encode());
             } else {
                 entries.insert(*key, Some(value.encode()));

@@ -1,16 +1,16 @@
 //! What operators ask for at once: which dead letters are open, which replays there are. Follows from the journal as the
 //! index does, and shows only what is synced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::index::Batch;
 use super::record::{Record, ReplayJob};
-use super::state::{Letter, Value};
+use super::state::{ENDED_REPLAYS, Letter, Value};
 use crate::event::Position;
 
-/// Open dead letters and all replays. Shared by the committer, which writes, and everybody who asks.
+/// Open dead letters, and replays: all that run, and the newest that ended. Shared by the committer, which writes, and everybody who asks.
 #[derive(Debug, Default)]
 pub struct Ledger(Mutex<Pages>);
 
@@ -19,6 +19,8 @@ struct Pages {
     /// By event and sink.
     letters: BTreeMap<(Position, String), Letter>,
     replays: BTreeMap<String, ReplayJob>,
+    /// Those that ended, in that order.
+    ended: VecDeque<String>,
     /// Events that became dead letters, or were to be sent again, since [`Ledger::watch`].
     asked_for: BTreeSet<Position>,
 }
@@ -29,9 +31,10 @@ impl Ledger {
         let mut pages = self.lock();
         for value in pinned.values() {
             match value {
-                Value::DeadLetter(letter) if letter.open => {
+                Value::DeadLetter(letter) => {
                     pages.letters.insert((letter.event, letter.sink.clone()), letter.clone());
                 }
+                Value::EndedReplays(ended) => pages.ended = ended.iter().cloned().collect(),
                 Value::Replay(job) => drop(pages.replays.insert(job.replay.clone(), job.clone())),
                 _ => {}
             }
@@ -42,7 +45,7 @@ impl Ledger {
     pub fn written(&self, position: Position, record: &Record) -> bool {
         match record {
             Record::DeadLetter(letter) => {
-                let letter = Letter { sink: letter.sink.clone(), event: letter.position, letter: position, open: true };
+                let letter = Letter { sink: letter.sink.clone(), event: letter.position, letter: position };
                 let mut pages = self.lock();
                 pages.asked_for.insert(letter.event);
                 pages.letters.insert((letter.event, letter.sink.clone()), letter);
@@ -57,8 +60,17 @@ impl Ledger {
             Record::ReplayJob(job) => {
                 let mut pages = self.lock();
                 let known = pages.replays.get(&job.replay);
+                let ended = known.is_some_and(|known| known.ended.is_some());
                 let job = job.after(known);
+                if job.ended.is_some() && !ended {
+                    pages.ended.push_back(job.replay.clone());
+                }
                 pages.replays.insert(job.replay.clone(), job);
+                if pages.ended.len() > ENDED_REPLAYS
+                    && let Some(oldest) = pages.ended.pop_front()
+                {
+                    pages.replays.remove(&oldest);
+                }
                 false
             }
             _ => false,
@@ -97,7 +109,7 @@ impl Ledger {
         self.lock().replays.get(id).cloned()
     }
 
-    /// All replays, oldest first: their ids are ordered by time.
+    /// All that are remembered, oldest first: their ids are ordered by time.
     pub fn replays(&self) -> Vec<ReplayJob> {
         self.lock().replays.values().cloned().collect()
     }

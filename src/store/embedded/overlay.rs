@@ -18,7 +18,7 @@ pub struct Overlay {
     current: Batch,
     flushing: Option<Arc<Batch>>,
     recent: Option<Arc<Batch>>,
-    /// Sinks, dead letters, replays, the clock, the horizon: a handful that is always in memory.
+    /// Sinks, open dead letters, replays, accounts, the clock, the horizon: a handful that is always in memory.
     pinned: Batch,
     /// What this group read from the index: entering a record must find what deciding it found.
     memo: HashMap<Key, Option<Value>, BuildHasherDefault<KeyHasher>>,
@@ -50,9 +50,12 @@ pub struct Look<'a> {
     pub failed: Option<IndexError>,
 }
 
+/// What the keys begin with whose values are always in memory.
+pub const PINNED: [u8; 9] = *b"PCHRDJLEA";
+
 /// Whether a key's value is always in memory.
 pub fn is_pinned(key: &Key) -> bool {
-    matches!(key.what(), b'P' | b'C' | b'H' | b'R' | b'D' | b'J' | b'L')
+    PINNED.contains(&key.what())
 }
 
 impl Overlay {
@@ -128,6 +131,11 @@ impl Overlay {
     }
 }
 
+/// Sets a value that is always in memory, or lets go of it; gives the one before.
+pub fn keep_pinned(pinned: &mut Batch, key: Key, value: &Value) -> Option<Value> {
+    if *value == Value::Gone { pinned.remove(&key) } else { pinned.insert(key, value.clone()) }
+}
+
 impl View for Look<'_> {
     fn get(&mut self, key: &Key) -> Option<Value> {
         if is_pinned(key) {
@@ -161,7 +169,7 @@ impl View for Look<'_> {
     }
 
     fn put(&mut self, key: Key, value: Value) {
-        let pinned = is_pinned(&key).then(|| self.overlay.pinned.insert(key, value.clone())).flatten();
+        let pinned = if is_pinned(&key) { keep_pinned(&mut self.overlay.pinned, key, &value) } else { None };
         let before = self.overlay.current.insert(key, value);
         self.overlay.undo.push((key, before, pinned));
     }

@@ -1,25 +1,23 @@
-//! Reading for people and programs: lists, single notifications, timelines, the feed.
+//! Reading for people and programs: lists, single notifications, the feed.
 
 use std::sync::mpsc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use serde_json::{Map, json};
 
 use super::Live;
 use super::committer::Job;
 use super::journal::{ReadError, Stored};
 use super::raw;
-use super::record::{Expected, Record, Stamped, Statement, time};
-use super::sinks::{Found, Oldest, OrderKey, owed};
+use super::record::{Record, Stamped, Statement, time};
+use super::sinks::{self, Oldest, OrderKey, owed};
 use super::state::{Key, Lane, Value};
-use crate::event::{NotificationId, OrderId, Position, SourceName, rfc3339};
-use crate::store::{
-    Delivery, Due, FeedEntry, Filter, Item, Kept, Page, Settled, StoreError, TimelineEntry, Verification,
-};
+use super::timeline::DELIVERY_SEARCH;
+use crate::event::{NotificationId, OrderId, Position, rfc3339};
+use crate::store::{Due, FeedEntry, Filter, Item, Kept, Page, Settled, StoreError, Verification};
 
-/// Heads that are looked at to find when a sink took an event.
-const DELIVERY_SEARCH: usize = 20_000;
+/// Heads that one page looks at, at most: some tens of milliseconds.
+pub(super) const LOOK_BACK: usize = if cfg!(test) { 400 } else { 15_000 };
 /// Positions that one step of the relay's walk looks at.
 const WALK: usize = 2048;
 
@@ -41,6 +39,14 @@ pub(super) struct Told {
     in_feed: bool,
 }
 
+/// What a page holds so far.
+struct Found<'f> {
+    filter: &'f Filter,
+    limit: usize,
+    statements: Vec<Statement>,
+    next: Option<Position>,
+}
+
 /// What a claim holds.
 pub enum Claimed {
     /// An event to hand out.
@@ -53,7 +59,7 @@ pub enum Claimed {
 
 impl Live {
     /// The values of some keys as they stand now, the committer's memory included.
-    fn look(&self, keys: Vec<Key>) -> Result<Vec<Option<Value>>, StoreError> {
+    pub(super) fn look(&self, keys: Vec<Key>) -> Result<Vec<Option<Value>>, StoreError> {
         let (reply, answer) = mpsc::sync_channel(1);
         let sent = self.jobs.get().is_some_and(|jobs| jobs.send(Job::Look(keys.clone(), reply)).is_ok());
         match answer.recv() {
@@ -122,7 +128,7 @@ impl Live {
                         Record::Redelivery(again) => self.order_at(again.position)?,
                         _ => order,
                     };
-                    found.push(Found { position: stored.position, order });
+                    found.push(sinks::Found { position: stored.position, order });
                 }
                 if found.len() >= limit {
                     break;
@@ -236,31 +242,62 @@ impl Live {
         })
     }
 
-    /// A page of notifications, newest first.
+    /// A page of notifications, newest first. It ends before it is full where it has looked at [`LOOK_BACK`] heads.
     pub fn notifications(&self, filter: &Filter, before: Option<Position>, limit: usize) -> Result<Page, StoreError> {
         let from = before.map_or(self.reader.head(), |before| Position(before.0.saturating_sub(1)));
-        let mut found: Vec<Box<Statement>> = Vec::new();
-        let mut next = None;
-        for stored in self.reader.heads_back(from) {
-            let stored = match stored {
-                Ok(stored) => stored,
-                Err(ReadError::Damaged { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            if found.len() == limit {
-                next = Some(Position(stored.position.0 + 1));
-                break;
-            }
-            if let Some(Record::Notification(statement)) = Stamped::decode(&stored.payload).map(|s| s.record)
-                && matches(filter, &statement)
-            {
-                found.push(statement);
+        let mut page = Found { filter, limit, statements: Vec::new(), next: None };
+        let from = match &filter.order {
+            Some(order) => self.of_order(order, from, &mut page)?,
+            None => Some(from),
+        };
+        if let Some(from) = from {
+            let mut looked_at = 0;
+            for stored in self.reader.heads_back(from) {
+                looked_at += 1;
+                let Some(stored) = readable(stored)? else { continue };
+                if looked_at > LOOK_BACK || page.is_full() {
+                    page.next = Some(Position(stored.position.0 + 1));
+                    break;
+                }
+                page.take(&stored);
             }
         }
-        Ok(Page { notifications: self.items(&found)?, next })
+        Ok(Page { notifications: self.items(&page.statements)?, next: page.next })
     }
 
-    fn items(&self, statements: &[Box<Statement>]) -> Result<Vec<Item>, StoreError> {
+    /// What the index knows of an order, from a position down. Gives where to look on by oneself: where the newest that
+    /// are remembered end, if older ones were forgotten.
+    fn of_order(&self, order: &OrderId, from: Position, page: &mut Found) -> Result<Option<Position>, StoreError> {
+        let accounts = match self.look(vec![self.keys.accounts()])?.pop().flatten() {
+            Some(Value::Accounts(accounts)) => accounts,
+            _ => return Ok(None),
+        };
+        let states = self.look(accounts.iter().map(|account| self.keys.order(account, order)).collect())?;
+        let (mut known, mut floor) = (Vec::new(), None);
+        for state in states {
+            let Some(Value::Order(state)) = state else { continue };
+            let is_asked_for = |lane: &&Lane| page.filter.source.as_ref().is_none_or(|source| *source == lane.source);
+            for lane in state.lanes.iter().filter(is_asked_for) {
+                known.extend_from_slice(&lane.history);
+                if lane.history.len() == Lane::HISTORY {
+                    floor = floor.max(lane.history.first().copied());
+                }
+            }
+        }
+        known.sort_unstable();
+        for at in known.into_iter().rev().filter(|at| *at <= from && floor.is_none_or(|floor| *at >= floor)) {
+            if page.is_full() {
+                page.next = Some(Position(at.0 + 1));
+                return Ok(None);
+            }
+            if let Some(stored) = self.reader.head_at(at).transpose().map(readable).transpose()?.flatten() {
+                page.take(&stored);
+            }
+        }
+        Ok(floor.map(|floor| from.min(Position(floor.0.saturating_sub(1)))))
+    }
+
+    fn items(&self, statements: &[Statement]) -> Result<Vec<Item>, StoreError> {
         let keys = statements.iter().map(|s| self.keys.seen(&s.source, &s.idempotency)).collect();
         let seen = self.look(keys)?;
         Ok(statements.iter().zip(seen).map(|(statement, seen)| item(statement, seen)).collect())
@@ -275,7 +312,7 @@ impl Live {
         if statement.id != id {
             return Ok(None);
         }
-        let deliveries = self.deliveries(stored.position)?;
+        let deliveries = self.deliveries(stored.position, DELIVERY_SEARCH)?;
         let event = stored
             .event
             .as_deref()
@@ -287,76 +324,32 @@ impl Live {
             signed_hash: statement.signed.map(|signed| signed.hash.to_string()),
         };
         let request = stored.raw.as_deref().filter(|raw| !raw.is_empty()).and_then(raw::decode);
-        let Some(item) = self.items(&[statement])?.pop() else { return Ok(None) };
+        let Some(item) = self.items(&[*statement])?.pop() else { return Ok(None) };
         Ok(Some(Kept { item, request, verification, event, deliveries }))
     }
+}
 
-    /// Which sinks have an event, and since when, as far as that is found near it.
-    fn deliveries(&self, position: Position) -> Result<Vec<Delivery>, StoreError> {
-        let mut deliveries = Vec::new();
-        for sink in self.sinks.settled_by(position) {
-            let mut at = None;
-            for stored in self.reader.heads(Position(position.0 + 1)).take(DELIVERY_SEARCH) {
-                let Ok(stored) = stored else { continue };
-                let Some(stamped) = Stamped::decode(&stored.payload) else { continue };
-                match &stamped.record {
-                    Record::Progress(progress)
-                        if progress.sink == sink
-                            && (progress.watermark >= position || progress.beyond.contains(&position)) =>
-                    {
-                        at = Some((stamped.committed_at, "delivered".to_owned(), 1));
-                        break;
-                    }
-                    // The sink began later than the event: it is not due there, and was never delivered.
-                    Record::SinkStart(start) if start.sink == sink && start.after >= position => break,
-                    Record::DeadLetter(letter) if letter.sink == sink && letter.position == position => {
-                        at = Some((stamped.committed_at, format!("dead: {}", letter.reason), letter.attempts));
-                        break;
-                    }
-                    _ => {}
-                }
-            }
-            if let Some((at, result, attempt)) = at {
-                deliveries.push(Delivery { sink, at: rfc3339(at), attempt, result });
-            }
-        }
-        Ok(deliveries)
+impl Found<'_> {
+    /// Whether what comes now belongs to the next page.
+    fn is_full(&self) -> bool {
+        self.statements.len() >= self.limit
     }
 
-    /// An order's timeline.
-    pub fn order(&self, source: &SourceName, order: &OrderId) -> Result<Vec<TimelineEntry>, StoreError> {
-        let terms = self.terms.now();
-        let Some(account) = terms.accounts.get(source) else { return Ok(Vec::new()) };
-        let value = self.look(vec![self.keys.order(account, order)])?.pop().flatten();
-        let Some(Value::Order(state)) = value else { return Ok(Vec::new()) };
-        let mut entries = Vec::new();
-        for position in state.find_lane(source).map(|lane: &Lane| lane.history.clone()).unwrap_or_default() {
-            let Some(stored) = self.reader.read(position)? else { continue };
-            let Some(stamped) = Stamped::decode(&stored.payload) else { continue };
-            match stamped.record {
-                Record::Expectation(expected) => entries.push(expectation_entry(&expected, stamped.committed_at)),
-                Record::Notification(statement) => {
-                    entries.push(notification_entry(&statement));
-                    entries.extend(statement.event.map(|_| event_entry(&statement, "event", stamped.committed_at)));
-                    self.add_deliveries(position, &mut entries)?;
-                }
-                Record::Settlement(statement) => {
-                    entries.push(event_entry(&statement, "settlement", stamped.committed_at));
-                    self.add_deliveries(position, &mut entries)?;
-                }
-                _ => {}
-            }
+    fn take(&mut self, stored: &Stored) {
+        if let Some(Record::Notification(statement)) = Stamped::decode(&stored.payload).map(|stamped| stamped.record)
+            && matches(self.filter, &statement)
+        {
+            self.statements.push(*statement);
         }
-        entries.sort_by(|a, b| a.at.cmp(&b.at));
-        Ok(entries)
     }
+}
 
-    fn add_deliveries(&self, position: Position, entries: &mut Vec<TimelineEntry>) -> Result<(), StoreError> {
-        for delivery in self.deliveries(position)? {
-            let more = object(json!({"sink": delivery.sink, "attempt": delivery.attempt, "result": delivery.result}));
-            entries.push(TimelineEntry { at: delivery.at, what: "delivery", more });
-        }
-        Ok(())
+/// What was read; `None` where it is damaged, which was told when it was found.
+fn readable(stored: Result<Stored, ReadError>) -> Result<Option<Stored>, StoreError> {
+    match stored {
+        Ok(stored) => Ok(Some(stored)),
+        Err(ReadError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -394,37 +387,4 @@ pub(super) fn item(statement: &Statement, seen: Option<Value>) -> Item {
         times_seen,
         last_seen_at: rfc3339(last_seen),
     }
-}
-
-fn object(value: serde_json::Value) -> Map<String, serde_json::Value> {
-    match value {
-        serde_json::Value::Object(map) => map,
-        _ => Map::new(),
-    }
-}
-
-fn expectation_entry(expected: &Expected, at: jiff::Timestamp) -> TimelineEntry {
-    let more = object(json!({
-        "kind": expected.kind, "amount": expected.amount, "expires_at": rfc3339(expected.expires_at),
-        "session_id": expected.session,
-    }));
-    TimelineEntry { at: rfc3339(at), what: "expectation", more }
-}
-
-fn notification_entry(statement: &Statement) -> TimelineEntry {
-    let more = object(json!({
-        "id": statement.id, "outcome": statement.outcome, "kind": statement.kind, "status": statement.status,
-        "transaction_id": statement.transaction, "amount": statement.amount, "assurance": statement.assurance,
-    }));
-    TimelineEntry { at: rfc3339(statement.received_at), what: "notification", more }
-}
-
-fn event_entry(statement: &Statement, what: &'static str, at: jiff::Timestamp) -> TimelineEntry {
-    let more = object(json!({
-        "id": statement.event, "type": format!("{}.{}", statement.kind, statement.status),
-        "verdict": statement.verdict, "reasons": statement.reasons, "expectation": statement.expectation,
-        "sequence": statement.sequence, "notification_id": statement.id, "settles": statement.settles,
-        "assurance": statement.assurance, "by_hand": statement.by_hand,
-    }));
-    TimelineEntry { at: rfc3339(at), what, more }
 }

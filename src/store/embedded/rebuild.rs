@@ -3,6 +3,7 @@
 use super::filter::Filter;
 use super::index::{Batch, Covered, Index, IndexError};
 use super::journal::{ReadError, Reader};
+use super::overlay::{is_pinned, keep_pinned};
 use super::record::Stamped;
 use super::state::{self, Key, Keys, Value, View};
 use super::status::Shared;
@@ -86,7 +87,10 @@ struct Build<'a> {
 
 impl View for Build<'_> {
     fn get(&mut self, key: &Key) -> Option<Value> {
-        if let Some(value) = self.pinned.get(key).or_else(|| self.batch.get(key)) {
+        if is_pinned(key) {
+            return self.pinned.get(key).cloned();
+        }
+        if let Some(value) = self.batch.get(key) {
             return Some(value.clone());
         }
         if self.fresh.as_ref().is_some_and(|fresh| !fresh.may_contain(key.fingerprint())) {
@@ -99,8 +103,8 @@ impl View for Build<'_> {
     }
 
     fn put(&mut self, key: Key, value: Value) {
-        if super::overlay::is_pinned(&key) {
-            self.pinned.insert(key, value.clone());
+        if is_pinned(&key) {
+            keep_pinned(&mut self.pinned, key, &value);
         }
         if let Some(fresh) = self.fresh.as_ref().filter(|fresh| !fresh.may_contain(key.fingerprint())) {
             fresh.insert(key.fingerprint());

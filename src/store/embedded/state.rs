@@ -5,7 +5,9 @@
 
 pub mod value;
 
-use super::record::{Expected, Record, Stamped, Statement, millis};
+use std::sync::Arc;
+
+use super::record::{Expected, Record, ReplayJob, Stamped, Statement, millis};
 use crate::event::{AccountName, Digest, EventId, Kind, OrderId, Position, SourceName, Status};
 use crate::provider::SignedString;
 use crate::store::{KeptOutcome, Timeline};
@@ -17,6 +19,8 @@ pub struct Key(pub [u8; 17]);
 
 /// Histories of a store that are remembered.
 const TIMELINES: usize = 1024;
+/// Replays that are remembered after their end: what one was asked for can hold a request's worth of ids.
+pub const ENDED_REPLAYS: usize = 256;
 
 /// Makes keys. Salted, so that nobody outside can look for two that collide.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +121,14 @@ impl Keys {
     pub fn replay(&self, id: &str) -> Key {
         self.key(b'J', &[id.as_bytes()])
     }
+    /// The replays that ended and are remembered.
+    pub fn ended_replays(&self) -> Key {
+        self.key(b'E', &[])
+    }
+    /// The accounts that an order was ever named at, whatever the configuration says now.
+    pub fn accounts(&self) -> Key {
+        self.key(b'A', &[])
+    }
     /// Up to where parts are gone.
     pub fn horizon(&self) -> Key {
         self.key(b'H', &[])
@@ -181,6 +193,7 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
         Record::Notification(statement) => {
             enter_key(view, keys, position, statement);
             enter_order(view, keys, position, statement);
+            enter_account(view, keys, statement);
             enter_told(view, keys, statement);
         }
         Record::Settlement(statement) => {
@@ -199,30 +212,58 @@ pub fn apply(view: &mut impl View, keys: &Keys, position: Position, stamped: &St
             view.put(keys.sink(&start.sink), Value::Sink(progress));
         }
         Record::DeadLetter(dead) => {
-            let letter = Letter { sink: dead.sink.clone(), event: dead.position, letter: position, open: true };
+            let letter = Letter { sink: dead.sink.clone(), event: dead.position, letter: position };
             view.put(keys.dead_letter(&dead.sink, dead.position), Value::DeadLetter(letter));
         }
         Record::Redelivery(again) => {
             // It is on its way again: what becomes of it now is told anew.
             let key = again.goes_to().map(|sink| keys.dead_letter(sink, again.position));
             if let Some(key) = key
-                && let Some(Value::DeadLetter(letter)) = view.get(&key)
-                && letter.open
+                && view.get(&key).is_some()
             {
-                view.put(key, Value::DeadLetter(Letter { open: false, ..letter }));
+                view.put(key, Value::Gone);
             }
         }
-        Record::ReplayJob(job) => {
-            let key = keys.replay(&job.replay);
-            let job = match view.get(&key) {
-                Some(Value::Replay(known)) => job.after(Some(&known)),
-                _ => job.clone(),
-            };
-            view.put(key, Value::Replay(job));
-        }
+        Record::ReplayJob(job) => enter_replay(view, keys, job),
         Record::Audit(_) | Record::Heartbeat => {}
         Record::Timeline(id) => enter_timeline(view, keys, position, *id),
         Record::Horizon(horizon) => view.put(keys.horizon(), Value::Horizon(*horizon)),
+    }
+}
+
+fn enter_replay(view: &mut impl View, keys: &Keys, job: &ReplayJob) {
+    let key = keys.replay(&job.replay);
+    let known = match view.get(&key) {
+        Some(Value::Replay(known)) => Some(known),
+        _ => None,
+    };
+    let now = job.after(known.as_ref());
+    let ends = now.ended.is_some() && known.is_none_or(|known| known.ended.is_none());
+    view.put(key, Value::Replay(now));
+    if ends {
+        let mut ended = match view.get(&keys.ended_replays()) {
+            Some(Value::EndedReplays(ended)) => ended,
+            _ => Vec::new(),
+        };
+        if ended.len() == ENDED_REPLAYS {
+            view.put(keys.replay(&ended.remove(0)), Value::Gone);
+        }
+        ended.push(job.replay.clone());
+        view.put(keys.ended_replays(), Value::EndedReplays(ended));
+    }
+}
+
+fn enter_account(view: &mut impl View, keys: &Keys, statement: &Statement) {
+    if statement.order.is_none() {
+        return;
+    }
+    let known = match view.get(&keys.accounts()) {
+        Some(Value::Accounts(known)) => known,
+        _ => Arc::default(),
+    };
+    if !known.contains(&statement.account) {
+        let all = known.iter().chain([&statement.account]).cloned().collect();
+        view.put(keys.accounts(), Value::Accounts(Arc::new(all)));
     }
 }
 

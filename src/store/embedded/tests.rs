@@ -6,6 +6,7 @@ mod doubt;
 mod failures;
 mod fingerprints;
 mod handed_out;
+mod listed;
 mod rebuilt;
 mod replayed;
 mod restored;

@@ -1,9 +1,14 @@
 //! The values of the index and how they are written.
 
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
 use super::super::fields::{Fields, Writer, little_endian};
 use super::super::record::{Progress, ReplayJob, Statement, put_money, read_money};
 use super::short;
-use crate::event::{EventId, Kind, Money, NotificationId, Position, SourceName, Status, Verdict};
+use crate::event::{AccountName, EventId, Kind, Money, NotificationId, Position, SourceName, Status, Verdict};
 use crate::store::{Committed, Outcome, Timeline};
 
 /// What a key stands for.
@@ -35,6 +40,12 @@ pub enum Value {
     DeadLetter(Letter),
     /// A replay.
     Replay(ReplayJob),
+    /// The replays that ended and are remembered, oldest end first.
+    EndedReplays(Vec<String>),
+    /// The accounts that an order was ever named at.
+    Accounts(Arc<Vec<AccountName>>),
+    /// Nothing any more: how a value that is always in memory is taken out of it.
+    Gone,
 }
 
 /// The notifications of one idempotency key.
@@ -93,7 +104,7 @@ pub struct Told {
     pub event: EventId,
 }
 
-/// An event that a sink refused for good.
+/// An event that a sink refused for good, and nobody has sent again since.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Letter {
     /// The sink.
@@ -102,8 +113,6 @@ pub struct Letter {
     pub event: Position,
     /// The record that says why.
     pub letter: Position,
-    /// Nobody has sent it again since.
-    pub open: bool,
 }
 
 /// A hold that was ended.
@@ -335,6 +344,10 @@ fn read_positions(bytes: &[u8]) -> Vec<Position> {
     bytes.chunks(8).map(|chunk| Position(little_endian(chunk))).collect()
 }
 
+fn text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
 fn read_timeline(bytes: &[u8]) -> Option<Timeline> {
     let (id, until) = bytes.split_at_checked(16)?;
     Some(Timeline { id: id.try_into().ok()?, until: Position(little_endian(until)) })
@@ -394,12 +407,22 @@ impl Value {
             }
             Self::DeadLetter(letter) => {
                 out.put_text(1, Some(&letter.sink)).put_number(2, letter.event.0).put_number(3, letter.letter.0);
-                out.put_number(4, letter.open.into());
             }
             Self::Replay(job) => {
                 out.put_text(1, Some(&job.replay)).put_text(2, Some(&job.request)).put_number(3, job.up_to.0);
                 out.put_number(4, job.count).put_text(5, job.ended.as_deref());
             }
+            Self::EndedReplays(ended) => {
+                for id in ended {
+                    out.put_text(1, Some(id));
+                }
+            }
+            Self::Accounts(accounts) => {
+                for account in accounts.iter() {
+                    out.put_text(1, Some(account.as_str()));
+                }
+            }
+            Self::Gone => {}
         }
         out.finish()
     }
@@ -443,12 +466,9 @@ impl Value {
             b'R' => Self::Restored(fields.number(1) != 0),
             b'H' => Self::Horizon(position(1)),
             b'C' => Self::Clock(fields.number(1)),
-            b'D' => Self::DeadLetter(Letter {
-                sink: fields.text(1)?.to_owned(),
-                event: position(2),
-                letter: position(3),
-                open: fields.number(4) != 0,
-            }),
+            b'D' => {
+                Self::DeadLetter(Letter { sink: fields.text(1)?.to_owned(), event: position(2), letter: position(3) })
+            }
             b'J' => Self::Replay(ReplayJob {
                 replay: fields.text(1)?.to_owned(),
                 request: fields.text(2)?.to_owned(),
@@ -456,6 +476,11 @@ impl Value {
                 count: fields.number(4),
                 ended: fields.text(5).map(str::to_owned),
             }),
+            b'E' => Self::EndedReplays(fields.all(1).map(text).collect::<Option<_>>()?),
+            b'A' => {
+                let accounts = fields.all(1).map(|name| AccountName::new(&text(name)?));
+                Self::Accounts(Arc::new(accounts.collect::<Option<_>>()?))
+            }
             _ => return None,
         })
     }
@@ -527,59 +552,5 @@ impl Expectation {
             fulfilled_by: fields.array(4),
             sessions: fields.all(5).map(session).collect::<Option<_>>()?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::super::record::tests::statement;
-    use super::*;
-
-    #[test]
-    fn every_value_is_read_as_it_was_written() {
-        let statement = statement();
-        let mut order = Order::default();
-        let lane = order.lane(&statement.source);
-        lane.remember(Position(3));
-        lane.hold(Position(3), statement.event.expect("set"));
-        (lane.sequence, lane.paid, lane.empty) = (2, true, 16);
-        let session = Session { session: None, indicator: Some([1; 16]), expires_at: 9, used: true };
-        order.expectations.push(Expectation {
-            kind: Kind::Payout,
-            amount: statement.amount.clone().expect("set"),
-            registered: Position(2),
-            sessions: vec![session.clone(), Session { session: Some("s".into()), ..session }],
-            fulfilled_by: Some([2; 16]),
-        });
-        let values = [
-            Value::Seen(Seen {
-                position: Position(1),
-                original: Summary::of(&statement),
-                twins: vec![Summary { event: None, ..Summary::of(&statement) }],
-                times_seen: 3,
-                last_seen: 4,
-            }),
-            Value::Signed(SignedOnce { position: Position(1), digest: [3; 16], event: None, others: 1, told: true }),
-            Value::Told(Told { event: statement.event.expect("set") }),
-            Value::Order(order),
-            Value::GetId(Bound { order: "42".into(), told: false }),
-            Value::Settled(Ended { by: statement.event.expect("set"), verdict: Verdict::None, by_hand: true }),
-            Value::Sink(Progress { sink: "amqp".into(), watermark: Position(1), beyond: vec![Position(5)] }),
-            Value::Clock(1_795_162_530_123),
-            Value::Horizon(Position(4)),
-            Value::Restored(true),
-            Value::DeadLetter(Letter { sink: "amqp".into(), event: Position(1), letter: Position(4), open: true }),
-            Value::Replay(ReplayJob {
-                replay: "r".into(),
-                request: "{}".into(),
-                up_to: Position(9),
-                count: 3,
-                ended: Some("done".into()),
-            }),
-            Value::Timelines(vec![Timeline { id: [4; 16], until: Position(5) }]),
-        ];
-        for (value, what) in values.into_iter().zip(*b"ISTOGXPCHRDJL") {
-            assert_eq!(Value::decode(what, &value.encode()), Some(value));
-        }
     }
 }
