@@ -23,6 +23,7 @@ transaction each time, unless --transaction names one. Where the provider has no
   quittance send paygol --order 100042 --forge              a wrong signature: refused
   quittance send clickpay --private-key platform.key        the other half of the source's public_keys
   quittance send clickkw --order 100042 --indicator-file indicator
+  quittance send paygol --to https://pay.example.com        through what terminates TLS before it
   quittance send clickkw --to \"$(quittance expect --source clickkw --order 7 --amount 6.00 --currency KWD)\"
 
 A line for each answer. Exit status 1 when one of them was a refusal."
@@ -34,7 +35,7 @@ pub struct Send {
     /// The source, where the configuration has several of that provider.
     #[arg(long, value_name = "NAME", value_parser = source)]
     pub source: Option<String>,
-    /// Where to, as http://HOST:PORT/PATH. Without a path the source's is added; a source's path gets the order's return URL where
+    /// Where to, as http://HOST:PORT/PATH or https://HOST/PATH. Without a path the source's is added; a source's path gets the order's return URL where
     /// the provider has one. Left out: the listener of the configuration.
     #[arg(long, value_name = "URL")]
     pub to: Option<String>,

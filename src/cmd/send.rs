@@ -6,10 +6,12 @@
 mod made;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use self::made::Made;
 use super::{Failure, Out, talk};
@@ -49,7 +51,9 @@ pub fn run<W: Write>(config: &Config, arguments: &cli::Send, out: &mut Out<W>) -
     let to = destination(config, source, arguments.to.as_deref()).map_err(Failure::Usage)?;
     made.notes.iter().for_each(|note| talk(note));
     let url = made.url(&to.place, to.query.as_deref());
+    let tls = if to.place.starts_with("https:") { trusted()? } else { TlsConfig::default() };
     let agent: ureq::Agent = ureq::Agent::config_builder()
+        .tls_config(tls)
         .proxy(None)
         .max_redirects(0)
         .max_redirects_will_error(false)
@@ -62,7 +66,10 @@ pub fn run<W: Write>(config: &Config, arguments: &cli::Send, out: &mut Out<W>) -
     for _ in 0..arguments.repeat {
         // The URL itself may hold a secret: it is named without.
         let answer = post(&agent, &url, &made).with_context(|| {
-            format!("posting to {}: is the daemon running, and is this where it listens?", to.place)
+            format!(
+                "posting to {}: is the daemon running, and is this where it, or the proxy before it, listens?",
+                to.place
+            )
         })?;
         let accepted = accepts(source, &answer);
         refused += u32::from(!accepted);
@@ -102,7 +109,7 @@ fn the_source<'c>(config: &'c Config, arguments: &cli::Send) -> anyhow::Result<&
 
 /// The place that `--to` names, or the listener of the configuration.
 fn destination(config: &Config, source: &Source, to: Option<&str>) -> anyhow::Result<Destination> {
-    const REMEDY: &str = "write --to http://HOST:PORT or http://HOST:PORT/PATH";
+    const REMEDY: &str = "write --to http://HOST:PORT or https://HOST/PATH";
     let Some(to) = to else {
         let mut address = config.listener.address;
         if address.port() == 0 {
@@ -118,16 +125,31 @@ fn destination(config: &Config, source: &Source, to: Option<&str>) -> anyhow::Re
     };
     let uri: http::Uri = to.parse().map_err(|_| anyhow!("--to: {to:?} is no URL; {REMEDY}"))?;
     match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) if !authority.host().is_empty() && !authority.as_str().contains('@') => {
+        (Some(scheme @ ("http" | "https")), Some(authority))
+            if !authority.host().is_empty() && !authority.as_str().contains('@') =>
+        {
             let path = if matches!(uri.path(), "" | "/") { source.path.as_str() } else { uri.path() };
-            let place = format!("http://{authority}{}", path.trim_end_matches('/'));
+            let place = format!("{scheme}://{authority}{}", path.trim_end_matches('/'));
             Ok(Destination { place, query: uri.query().map(str::to_owned) })
         }
-        (Some("https"), Some(_)) => Err(anyhow!(
-            "--to: send speaks plain HTTP; name the listener behind what terminates TLS, as in http://127.0.0.1:8080"
-        )),
         _ => Err(anyhow!("--to: {to:?} is no http URL; {REMEDY}")),
     }
+}
+
+/// The system's certificates, or instead of them those in the PEM file that `SSL_CERT_FILE` names, as for the broker.
+fn trusted() -> Result<TlsConfig, Failure> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        let remedy = "install ca-certificates, or name a PEM file in SSL_CERT_FILE";
+        return Err(Failure::Operation(anyhow!("https: there is no certificate to trust{why}; {remedy}")));
+    }
+    let roots = found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(provider)
+        .build())
 }
 
 fn post(agent: &ureq::Agent, url: &str, made: &Made) -> anyhow::Result<Answer> {

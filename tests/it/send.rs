@@ -1,7 +1,8 @@
 //! What `send` makes is judged by code that is not ours, and is what the listener takes.
 
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -152,6 +153,75 @@ fn every_provider_is_sent_as_the_listener_takes_it_and_a_repeat_is_no_second_eve
     assert_eq!(daemon.metric("quittance_notifications_total{outcome=\"refused\",source=\"paygol\"}"), 2.0);
 }
 
+/// What terminates TLS before a listener, and the authority that it is believed by.
+struct TlsProxy {
+    child: Child,
+    port: u16,
+    authority: PathBuf,
+    _folder: Folder,
+}
+
+impl TlsProxy {
+    fn before(upstream: SocketAddr) -> Self {
+        let folder = Folder::new();
+        let openssl = |line: &str| {
+            let output = Command::new("openssl").current_dir(folder.path()).args(line.split(' ')).output();
+            let output = output.expect("openssl runs");
+            assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=test-authority -days 3650"));
+        openssl(&format!("req {key} -keyout own.key -out own.csr -subj /CN=localhost"));
+        std::fs::write(folder.path().join("own.ext"), "subjectAltName=DNS:localhost\n").expect("written");
+        openssl(
+            "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out own.pem -days 365 -extfile own.ext",
+        );
+        let mut proxy = Command::new("/usr/bin/python3");
+        proxy.arg(fixtures::folder().join("tls_proxy.py")).args(["own.pem", "own.key", &upstream.to_string()]);
+        proxy.current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = proxy.spawn().expect("python3 runs");
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut port).expect("it says its port");
+        let authority = folder.path().join("ca.pem");
+        Self { child, port: port.trim().parse().expect("a port"), authority, _folder: folder }
+    }
+}
+
+impl Drop for TlsProxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_terminates_tls_is_sent_to_when_its_certificate_is_trusted_and_else_not() {
+    let daemon = Daemon::start();
+    let proxy = TlsProxy::before(daemon.public);
+    let send = |host: &str, trust: Option<&Path>| {
+        let to = format!("https://{host}:{}", proxy.port);
+        let mut command =
+            harness::quittance(daemon.folder(), &["--config", "quittance.toml", "send", "paygol", "--to", &to]);
+        command.args(["--order", "TLS"]).env_remove("SSL_CERT_DIR").env_remove("SSL_CERT_FILE");
+        command.envs(trust.map(|file| ("SSL_CERT_FILE", file)));
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let empty = daemon.folder().join("empty.pem");
+    std::fs::write(&empty, "").expect("written");
+    for (host, trust, why) in [
+        ("localhost", None, "certificate"),
+        ("127.0.0.1", Some(proxy.authority.as_path()), "certificate"),
+        ("localhost", Some(empty.as_path()), "SSL_CERT_FILE"),
+    ] {
+        let (status, told) = send(host, trust);
+        assert!(status == Some(1) && told.contains(why), "{host} {trust:?}: {status:?} {told}");
+    }
+    assert_eq!(daemon.events().len(), 0, "nothing was sent to who cannot be believed");
+    assert_eq!(send("localhost", Some(&proxy.authority)), (Some(0), String::new()));
+    assert_eq!(daemon.only_event()["order_id"], "TLS");
+}
+
 #[test]
 fn a_return_url_that_expect_printed_is_called_as_it_is() {
     let daemon = Daemon::start();
@@ -175,7 +245,7 @@ fn what_cannot_be_sent_is_refused_with_what_to_do_and_nothing_arrives() {
         (vec!["nobody"], 2, "possible values: clickpay, paygol, paygol-legacy, clickkw, clickgem"),
         (vec!["paygol"], 2, "--to"),
         (vec!["paygol", "--to", "ftp://x"], 2, "http://HOST:PORT"),
-        (vec!["paygol", "--to", "https://pay.example.com"], 2, "plain HTTP"),
+        (vec!["paygol", "--to", "https://a:b@pay.example.com"], 2, "no http URL"),
         (vec!["paygol", "--to", "not a url"], 2, "no URL"),
         (vec!["paygol", "--to", &nobody], 1, "is the daemon running"),
         (vec!["paygol", "--to", &base, "--amount", "1,5"], 2, "decimal"),
