@@ -478,9 +478,20 @@ async fn once_ready(
     let look = move || {
         for (source, metrics) in seen {
             let filter = Filter { source: Some(source), ..Filter::default() };
-            let page = store.notifications(&filter, None, 1).unwrap_or_default();
-            let newest = page.notifications.first().and_then(|item| item.received_at.parse().ok());
-            newest.into_iter().for_each(|at| metrics.received_at(at));
+            let mut before = None;
+            // A page ends in time, found or not: a stop waits for one page, not for a walk through the journal.
+            while !stopping.is_cancelled()
+                && let Ok(page) = store.notifications(&filter, before, 1)
+            {
+                if let Some(at) = page.notifications.first().and_then(|item| item.received_at.parse().ok()) {
+                    metrics.received_at(at);
+                    break;
+                }
+                before = page.next;
+                if before.is_none() {
+                    break;
+                }
+            }
         }
     };
     // It is a figure of a metric: without it the silence counts from the start.

@@ -54,7 +54,7 @@ fn serve(config: Config, file: &Path, arguments: &Serve) -> anyhow::Result<Resul
     let sockets = Sockets::inherited().context("the sockets of the service manager: each has to be a TCP listener")?;
     let configured = config.listener.address;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         // Asked for before anything is opened: a stop that comes early must find somebody who listens.
         let signals = Signals::listen().context("listening for signals")?;
         let options = Options {
@@ -75,7 +75,10 @@ fn serve(config: Config, file: &Path, arguments: &Serve) -> anyhow::Result<Resul
         }
         let reloader = app.reloader();
         Ok(app.run(signals.obeyed(&reloader, file)).await)
-    })
+    });
+    // What was left behind at the end of the time to drain is not waited for now either.
+    runtime.shutdown_background();
+    ended
 }
 
 /// What an operator wants to see before anything else.

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -308,4 +309,19 @@ fn no_notification_is_refused_or_dropped_while_reload_follows_reload() {
     assert_eq!(daemon.feed().len() as u64, sent, "each is kept once");
     assert_eq!(daemon.metric("quittance_notifications_total{outcome=\"refused\",source=\"ipn\"}"), 0.0);
     assert_eq!(daemon.metric("quittance_notifications_total{outcome=\"accepted\",source=\"ipn\"}"), sent as f64);
+}
+
+/// What waits for a disk is left behind at the end of the time to drain: a service manager would kill the daemon.
+#[test]
+fn a_stop_does_not_wait_for_a_reload_that_hangs() {
+    let mut daemon = Daemon::start();
+    let file = daemon.folder().join("quittance.toml");
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status().expect("mkfifo runs");
+    assert!(made.success());
+    signal(daemon.pid(), Signal::HUP);
+    // Opens only once somebody reads, and keeps the reader waiting.
+    let _silent =
+        eventually("the reload reads", || rustix::fs::open(&file, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()));
+    assert!(daemon.stop().success());
 }
