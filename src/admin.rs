@@ -16,6 +16,7 @@ mod openapi;
 mod problem;
 mod quarantine;
 mod reloads;
+mod reparse;
 mod replays;
 mod settle;
 mod status;
@@ -159,6 +160,7 @@ fn router(desk: Shared) -> Router {
         .route("/api/v1/notifications/{id}", get(api::notification))
         .route("/api/v1/events/{id}/settle", post(settle::settle))
         .route("/api/v1/replays", get(replays::list).post(replays::start))
+        .route("/api/v1/replays/reparse", post(reparse::reparse))
         .route("/api/v1/replays/{id}", get(replays::show).delete(replays::cancel))
         .route("/api/v1/dead-letters", get(dead_letters::list))
         .route("/api/v1/dead-letters/{id}", get(dead_letters::show))

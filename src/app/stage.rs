@@ -14,15 +14,17 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use super::App;
 use crate::clock;
 use crate::config::Config;
 use crate::drain::Tasks;
 use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceName, Status, Verdict};
-use crate::provider::{Reverified, Verified};
+use crate::provider::{Received, Reverified, Verified};
+use crate::seal::Scar;
 use crate::store::operate::{ByHand, Operate, Released, Ruling, SettleError, Settlement};
-use crate::store::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection};
+use crate::store::replaying::{Consumer, DeadLetter, Found, KeptWhole, Preview, Replay, Selection};
 use crate::store::{
     Committed, Due, ExpectError, FeedEntry, Figures, Filter, Kept, NOT_OPEN, Outcome, Page, Pending, Readiness,
     Registered, Registration, Settled, Store, StoreError, Terms, Timeline, TimelineEntry, Unavailable,
@@ -274,6 +276,12 @@ impl Operate for Memory {
     }
     fn handed(&self, _: &[Position], _: &Replay) -> Result<Vec<Due>, StoreError> {
         Ok(Vec::new())
+    }
+    fn kept_whole(&self, _: Position) -> Result<Option<KeptWhole>, StoreError> {
+        Ok(None)
+    }
+    fn heal(&self, kept: &Received, _: &[Scar], _: &[Zeroizing<Vec<u8>>]) -> Option<Received> {
+        Some(kept.clone())
     }
     fn note_replay(
         &self,

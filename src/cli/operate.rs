@@ -43,7 +43,8 @@ survives the daemon: it goes on after a restart. Ctrl-C leaves it running; --can
   quittance replay --source paygol --since 2h --dry-run
   quittance replay --order 100042 --yes
   quittance replay --file ids.txt --rate 20/s
-  quittance replay --since 7d --to-exchange books --routing-key import"
+  quittance replay --since 7d --to-exchange books --routing-key import
+  quittance replay --source paygol --reparse            what today's code says otherwise; nothing is sent"
 )]
 pub struct Replay {
     /// Only of this source.
@@ -82,6 +83,9 @@ pub struct Replay {
     /// How fast: events a second, or max.
     #[arg(long, value_name = "N/s", default_value = "50/s", value_parser = rate)]
     pub rate: String,
+    /// Send nothing: run today's code over what was kept, and say what differs.
+    #[arg(long, conflicts_with_all = ["dry_run", "yes", "to_exchange", "reason", "no_wait"])]
+    pub reparse: bool,
     /// To another exchange of the broker, which must exist, instead of the relay's own consumers.
     #[arg(long, value_name = "EXCHANGE")]
     pub to_exchange: Option<String>,
@@ -95,7 +99,7 @@ pub struct Replay {
     #[arg(long)]
     pub no_wait: bool,
     /// Stop a replay instead.
-    #[arg(long, value_name = "REPLAY", conflicts_with_all = FILTERS, conflicts_with_all = ["id", "file", "all", "dry_run"])]
+    #[arg(long, value_name = "REPLAY", conflicts_with_all = FILTERS, conflicts_with_all = ["id", "file", "all", "dry_run", "reparse"])]
     pub cancel: Option<String>,
     /// One JSON object a line.
     #[arg(long)]

@@ -35,6 +35,9 @@ pub fn run<W: Write>(file: &Path, arguments: &cli::Replay, out: &mut Out<W>) -> 
     let mut wanted = wanted(arguments)?;
     let api = Api::reach(file, Absent::Refuse)?;
     sources::heard_of(&api, arguments.source.as_deref())?;
+    if arguments.reparse {
+        return reparse(&api, wanted, arguments.json, out);
+    }
     wanted.insert("dry_run".to_owned(), true.into());
     let look = granted(api.post("/api/v1/replays", &Value::Object(wanted.clone()))?, &[200])?;
     let count = look["matched"].as_u64().unwrap_or_default();
@@ -54,6 +57,53 @@ pub fn run<W: Write>(file: &Path, arguments: &cli::Replay, out: &mut Out<W>) -> 
     wanted.insert("dry_run".to_owned(), false.into());
     let begun = granted(api.post("/api/v1/replays", &Value::Object(wanted))?, &[201])?;
     follow(&api, &begun, arguments.json, arguments.no_wait, out)
+}
+
+/// Page after page of what today's code says otherwise.
+fn reparse<W: Write>(api: &Api, mut wanted: Map<String, Value>, json: bool, out: &mut Out<W>) -> Result<(), Failure> {
+    const COUNTS: [&str; 6] = ["looked_at", "same", "differ", "refused", "undecidable", "gone"];
+    wanted.remove("rate");
+    let mut all = [0_u64; 6];
+    loop {
+        let page = granted(api.post("/api/v1/replays/reparse", &Value::Object(wanted.clone()))?, &[200])?;
+        for (sum, name) in all.iter_mut().zip(COUNTS) {
+            *sum += page[name].as_u64().unwrap_or_default();
+        }
+        if json {
+            out.json(&page)?;
+        } else {
+            page["differences"].as_array().into_iter().flatten().try_for_each(|one| difference(one, out))?;
+        }
+        if page["next"].is_null() {
+            break;
+        }
+        wanted.insert("after".to_owned(), page["next"].clone());
+    }
+    let [looked_at, same, differ, refused, undecidable, gone] = all;
+    talk(&format!(
+        "{looked_at} looked at: {same} say the same today, {differ} differ, {refused} would be refused, {undecidable} cannot be \
+         judged any more; of {gone} nothing is left"
+    ));
+    Ok(())
+}
+
+fn difference<W: Write>(one: &Value, out: &mut Out<W>) -> Result<(), Failure> {
+    let [at, source, order, id] = ["received_at", "source", "order_id", "id"].map(|name| text(&one[name]));
+    let what = match (one["today"].as_str(), one["reason"].as_str()) {
+        (Some("refused"), Some(reason)) => format!("would be refused: {reason}"),
+        (Some("undecidable"), _) => "cannot be judged any more".to_owned(),
+        _ => one["fields"].as_array().into_iter().flatten().map(member).collect::<Vec<_>>().join("; "),
+    };
+    out.line(&format!("{at}  {source}  {order}  {id}  {what}"))
+}
+
+fn member(field: &Value) -> String {
+    let name = text(&field["name"]);
+    if field["shown"] == true {
+        format!("{name}: {} -> {}", field["kept"], field["today"])
+    } else {
+        format!("{name} differs")
+    }
 }
 
 /// Watches a replay to its end; one that nobody carries yet is only named.

@@ -7,8 +7,9 @@ use crate::event::status::words;
 use crate::event::{EventId, Position, SourceName, Status, Verdict};
 use crate::provider::{Received, Reverified};
 use crate::seal::Scar;
+use zeroize::Zeroizing;
 
-use super::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection};
+use super::replaying::{Consumer, DeadLetter, Found, KeptWhole, Preview, Replay, Selection};
 use super::{Committed, Due, Pending, StoreError, Unavailable};
 
 /// What an operator can change.
@@ -69,6 +70,15 @@ pub trait Operate: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the journal cannot be read.
     fn handed(&self, events: &[Position], replay: &Replay) -> Result<Vec<Due>, StoreError>;
+
+    /// The notification at a position with its request; `None` where another record stands there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the journal cannot be read.
+    fn kept_whole(&self, at: Position) -> Result<Option<KeptWhole>, StoreError>;
+
+    /// A kept request with its secrets put back, where they are among the candidates.
+    fn heal(&self, kept: &Received, scars: &[Scar], candidates: &[Zeroizing<Vec<u8>>]) -> Option<Received>;
 
     /// Writes how far a replay is, together with redeliveries of some events to `sink` (empty: the relay's, and the feed),
     /// and who asked where that is new, or who ended it. An end stays, whatever is written of it later. Gives where the

@@ -1,6 +1,8 @@
 //! The words of replays and dead letters: what to send again, what is written of it, what an operator is shown.
 
-use crate::event::{EventId, NotificationId, OrderId, Position, SourceName};
+use crate::event::{Digest, EventId, NotificationId, OrderId, Position, SourceName};
+use crate::provider::{Received, SignedString};
+use crate::seal::Scar;
 
 use super::{Filter, Item};
 
@@ -75,6 +77,26 @@ pub struct DeadLetter {
     /// Where the event stands; for the next page.
     #[serde(skip)]
     pub position: Position,
+}
+
+/// A notification as it was kept, for a look with today's code.
+pub struct KeptWhole {
+    /// As in a list.
+    pub item: Item,
+    /// The request and what is left of the secrets that were cut out; `None` once it was retired, or does not read.
+    pub request: Option<(Received, Vec<Scar>)>,
+    /// The event; likewise.
+    pub event: Option<serde_json::Value>,
+    /// How it was authenticated.
+    pub scheme: String,
+    /// The idempotency key within the source.
+    pub idempotency: Digest,
+    /// The digest over what decides.
+    pub digest: Digest,
+    /// The signed string.
+    pub signed: Option<SignedString>,
+    /// ClickGem: the `getid`.
+    pub getid: Option<String>,
 }
 
 /// A named reader of the feed.

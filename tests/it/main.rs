@@ -29,6 +29,7 @@ mod openapi;
 mod process;
 mod quarantine;
 mod reload;
+mod reparse;
 mod restored;
 mod schema;
 mod secrets;

@@ -128,6 +128,9 @@ fn real_answers_are_as_they_are_described() {
         assert_eq!(answer.status, status, "{answer:?}");
         fits(&document, "post", "/api/v1/replays", &answer);
     }
+    let answer = daemon.admin_post("/api/v1/replays/reparse", &json!({ "source": "paygol" }));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    fits(&document, "post", "/api/v1/replays/reparse", &answer);
     let replays = daemon.ask("/api/v1/replays");
     let replay = fixtures::text(&replays["replays"][0]["id"]);
     fits(&document, "get", "/api/v1/replays/{id}", &daemon.admin_get(&format!("/api/v1/replays/{replay}")));

@@ -67,6 +67,16 @@ pub(super) fn operations() -> Vec<Operation> {
             )
         },
         Operation {
+            body: Some("ReparseRequest"),
+            ..change(
+                "post",
+                "/api/v1/replays/reparse",
+                "reparse",
+                "Run today's code over what was kept, a page at a time, and say what differs. Nothing is written or sent.",
+                ok("what differs", "Reparsed"),
+            )
+        },
+        Operation {
             problems: missing,
             ..Operation::get("/api/v1/replays/{id}", "replay_state", "One replay.", ok("it", "Replay"))
         },
@@ -192,6 +202,55 @@ pub(super) fn components() -> Vec<(&'static str, Value)> {
                 ("exchange?", text()),
                 ("routing_key?", text()),
                 ("reason?", text()),
+            ]),
+        ),
+        (
+            "ReparseRequest",
+            object([
+                ("source?", schemas::source()),
+                ("order_id?", text()),
+                ("outcome?", schemas::outcome()),
+                ("status?", schemas::status()),
+                ("verdict?", schemas::verdict()),
+                ("since?", text()),
+                ("until?", text()),
+                ("ids?", list(text())),
+                ("after?", text()),
+            ]),
+        ),
+        (
+            "Reparsed",
+            object([
+                ("looked_at", count()),
+                ("same", count()),
+                ("differ", count()),
+                ("refused", count()),
+                ("undecidable", count()),
+                ("gone", count()),
+                ("differences", list(component("Reparse"))),
+                ("next", or_null(text())),
+            ]),
+        ),
+        (
+            "Reparse",
+            object([
+                ("id", id()),
+                ("event_id", or_null(id())),
+                ("source", schemas::source()),
+                ("order_id", or_null(text())),
+                ("received_at", moment()),
+                ("today", json!({ "enum": ["differs", "refused", "undecidable"] })),
+                ("reason", or_null(text())),
+                (
+                    "fields",
+                    list(object([
+                        ("name", text()),
+                        // Of a person nothing is shown but that it differs.
+                        ("shown", yes_or_no()),
+                        ("kept", json!({})),
+                        ("today", json!({})),
+                    ])),
+                ),
             ]),
         ),
         ("ReplayPreview", object([("matched", count()), ("gone", count()), ("sample", list(component("Item")))])),

@@ -1,19 +1,22 @@
 //! What an operator changes and looks at before: every write goes through the one committer and waits for the sync.
 
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
 use super::committer::{Job, ToRelease, ToRule};
 use super::journal::{ReadError, Stored};
 use super::ledger::Ledger;
 use super::query::{item, matches};
+use super::raw;
 use super::record::{Audit, Progress, Record, Redelivery, ReplayJob, Stamped, Statement};
 use super::sinks::{FEED, FORGOTTEN};
 use super::state::Letter;
 use super::{AMQP, Embedded, Live, send};
 use crate::event::{AccountName, EventId, Position, rfc3339};
-use crate::provider::Reverified;
+use crate::provider::{Received, Reverified};
+use crate::seal::Scar;
 use crate::store::operate::{ByHand, Operate, Released, Ruling, SettleError, Settlement};
-use crate::store::replaying::{Consumer, DeadLetter, Found, Preview, Replay, Selection, Wanted};
+use crate::store::replaying::{Consumer, DeadLetter, Found, KeptWhole, Preview, Replay, Selection, Wanted};
 use crate::store::{Committed, Due, Pending, StoreError, Unavailable};
 
 /// Heads that one look for a replay reads at most: some tens of milliseconds.
@@ -170,6 +173,34 @@ impl Operate for Embedded {
             }
         }
         Ok(handed)
+    }
+
+    fn kept_whole(&self, at: Position) -> Result<Option<KeptWhole>, StoreError> {
+        let live = self.live()?;
+        let stored = match live.reader.read(at) {
+            Ok(Some(stored)) => stored,
+            Ok(None) | Err(ReadError::Damaged { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(Record::Notification(statement)) = Stamped::decode(&stored.payload).map(|stamped| stamped.record)
+        else {
+            return Ok(None);
+        };
+        let raw = stored.raw.filter(|raw| !raw.is_empty());
+        Ok(Some(KeptWhole {
+            item: item(&statement, None),
+            request: raw.and_then(|raw| raw::received(&raw, statement.received_at)),
+            event: stored.event.and_then(|event| serde_json::from_slice(&event).ok()),
+            scheme: statement.scheme.clone(),
+            idempotency: statement.idempotency,
+            digest: statement.digest,
+            signed: statement.signed,
+            getid: statement.getid.clone(),
+        }))
+    }
+
+    fn heal(&self, kept: &Received, scars: &[Scar], candidates: &[Zeroizing<Vec<u8>>]) -> Option<Received> {
+        self.live().ok()?.seal.heal(kept, scars, candidates)
     }
 
     fn note_replay(

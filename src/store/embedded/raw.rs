@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use jiff::Timestamp;
 
 use super::fields::{Fields, Writer};
-use crate::provider::{Cut, Received};
+use crate::provider::{Cut, Place, Received};
 use crate::seal::{SECRET_HEADERS, Scar, Seal};
 use crate::store::KeptRequest;
 
@@ -75,6 +77,40 @@ pub fn decode(raw: &[u8]) -> Option<KeptRequest> {
     })
 }
 
+/// The request for a machine, and what is left of its secrets; `None` for what does not read. What of its path follows
+/// the source's own is for whoever knows that one.
+pub fn received(raw: &[u8], at: Timestamp) -> Option<(Received, Vec<Scar>)> {
+    let fields = Fields::parse(raw)?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let mut headers = HeaderMap::new();
+    for header in fields.all(4) {
+        let header = Fields::parse(header)?;
+        let name = HeaderName::from_bytes(header.get(1)?).ok()?;
+        headers.append(name, HeaderValue::from_bytes(header.get(2)?).ok()?);
+    }
+    let scar = |note: &[u8]| {
+        let note = Fields::parse(note)?;
+        let number = |tag| u32::try_from(note.number(tag)).ok();
+        Some(Scar {
+            place: Place::from_code(note.code(1)?)?,
+            start: number(2)?,
+            length: number(3)?,
+            hmac: note.array(4)?,
+        })
+    };
+    let request = Received {
+        method: Method::from_bytes(fields.get(1)?).ok()?,
+        path: text(fields.get(2)?)?,
+        rest: String::new(),
+        query: fields.get(3).map(text).map_or(Some(None), |query| query.map(Some))?,
+        headers,
+        body: Bytes::copy_from_slice(fields.get(7)?),
+        remote: fields.text(5)?.parse().ok()?,
+        at,
+    };
+    Some((request, fields.all(6).map(scar).collect::<Option<_>>()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +148,12 @@ mod tests {
         assert_eq!((kept.path.as_str(), kept.method.as_str()), ("/k/42/?key=&x=1", "GET"));
         assert_eq!(STANDARD.decode(kept.body).expect("base64"), b"api_signature=&status=paid");
         assert_eq!(kept.headers.get("cookie").map(String::as_str), Some(""));
+        let (again, scars) = super::received(&raw, received.at).expect("reads");
+        let again = Received { rest: "/42/".into(), ..again };
+        let secrets = ["SECRET", "TAGTAG", "SECRET2"].map(|secret| zeroize::Zeroizing::new(secret.as_bytes().to_vec()));
+        let whole = seal.heal(&again, &scars, &secrets).expect("whole again");
+        assert_eq!((&whole.path, &whole.query, &whole.body), (&received.path, &received.query, &received.body));
+        assert_eq!((&whole.rest, &whole.method, whole.remote), (&received.rest, &received.method, received.remote));
         assert_eq!(Seal::open(folder.path()).expect("again").of("cut", b"x"), seal.of("cut", b"x"));
     }
 }
