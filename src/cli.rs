@@ -33,8 +33,8 @@ pub use send::Send;
   quittance --config my.toml send paygol  a test notification, signed as Paygol would
   quittance --config my.toml list         what came in
 
-The configuration is --config, else $QUITTANCE_CONFIG, else ./config.toml, else /etc/quittance/config.toml.
-$QUITTANCE_LOG says how much is logged: error, warn, info (serve's default), debug.
+The configuration is --config, else $QUITTANCE_CONFIG, else ./config.toml, else /etc/quittance/config.toml. \
+    $QUITTANCE_LOG says how much is logged: error, warn, info (serve's default), debug.
 
 Exit status: 0 done; 1 the operation failed; 2 the command line or the configuration is wrong."
 )]
@@ -89,8 +89,8 @@ pub enum Command {
 /// `quittance serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Everything is bound and opened before anything is accepted. SIGTERM or SIGINT: what is in flight is
-finished within 10 seconds. SIGHUP: keys, sources and limits are read anew; a bad configuration is refused whole.
+    after_help = "Everything is bound and opened before anything is accepted. SIGTERM or SIGINT: what is in flight is \
+    finished within 10 seconds. SIGHUP: keys, sources and limits are read anew; a bad configuration is refused whole.
 
   quittance --config /etc/quittance/config.toml serve"
 )]
@@ -111,8 +111,8 @@ pub struct Serve {
 /// `quittance check`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For each source: its URL, what verdict an ordinary genuine payment gets, why, and what would make it better; for
-ClickPay also between which fields bytes could move. Nothing is started and nothing is changed.
+    after_help = "For each source: its URL, what verdict an ordinary genuine payment gets, why, and what would make it better; for \
+    ClickPay also between which fields bytes could move. Nothing is started and nothing is changed.
 
   quittance check                         before a start, as in systemd's ExecStartPre=
   quittance check --live                  after it: exit 0 once the daemon takes notifications"

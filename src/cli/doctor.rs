@@ -15,9 +15,9 @@ use crate::store::Noted;
                                           the same, and whether anything up to that head was changed since it was noted
   quittance doctor --rebuild-index        build the index anew from the journal; the daemon must not run
 
-The daemon notes its journal's head as <position>:<hash> in the log every hour, and in every message it sends to the
-broker as the header x-quittance-head. Whoever can write the journal's files can write all of it anew: a head that was
-noted elsewhere is what they cannot reach."
+The daemon notes its journal's head as <position>:<hash> in the log every hour, and in every message it sends to the \
+    broker as the header x-quittance-head. Whoever can write the journal's files can write all of it anew: a head that was \
+    noted elsewhere is what they cannot reach."
 )]
 pub struct Doctor {
     /// Walk the whole journal.

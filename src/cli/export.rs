@@ -10,8 +10,8 @@ use crate::store::KeptOutcome;
 /// `quittance export`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Newest first, one JSON object a line: the objects of `list --json`, or with --whole those of `show --json`, which
-hold the requests as they came. Asks the running daemon; without one it opens the store itself.
+    after_help = "Newest first, one JSON object a line: the objects of `list --json`, or with --whole those of `show --json`, which \
+    hold the requests as they came. Asks the running daemon; without one it opens the store itself.
 
   quittance export > notifications.jsonl
   quittance export --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z --whole | gzip > november.jsonl.gz

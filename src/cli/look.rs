@@ -57,8 +57,8 @@ pub struct List {
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["id", "order"]),
-    after_help = "Everything that is kept about a notification: the request as it came, with its secrets cut out, how it was
-proven, the event, and what became of it. Or everything that happened to an order, oldest first.
+    after_help = "Everything that is kept about a notification: the request as it came, with its secrets cut out, how it was \
+    proven, the event, and what became of it. Or everything that happened to an order, oldest first.
 
   quittance show 019aa2f4-6f0d-7a10-8d40-6a1d5a0f2b11
   quittance show --order paygol/100042

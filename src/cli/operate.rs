@@ -13,8 +13,8 @@ use crate::store::operate::Ruling;
 /// `quittance settle`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Ends a hold by hand, after a look at the provider's own panel: a new event settles the held one. It says
-fulfil (book what the held event says) or none (there is nothing to book). Who and why are kept.
+    after_help = "Ends a hold by hand, after a look at the provider's own panel: a new event settles the held one. It says \
+    fulfil (book what the held event says) or none (there is nothing to book). Who and why are kept.
 
   quittance list --verdict hold --json     the held ones; settle takes their event_id
   quittance settle 019aa2f4-6f0e-7c61-9c5b-2f6f3a1b7d10 fulfil --reason \"paid, says the panel\""
@@ -37,8 +37,8 @@ pub struct Settle {
 /// `quittance replay`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Sends kept events again, with their own ids. First it says how many there are, and asks above ten. A replay
-survives the daemon: it goes on after a restart. Ctrl-C leaves it running; --cancel ID stops it.
+    after_help = "Sends kept events again, with their own ids. First it says how many there are, and asks above ten. A replay \
+    survives the daemon: it goes on after a restart. Ctrl-C leaves it running; --cancel ID stops it.
 
   quittance replay --source paygol --since 2h --dry-run
   quittance replay --order 100042 --yes

@@ -14,9 +14,9 @@ pub const PROVIDERS: [&str; 5] = ["clickpay", "paygol", "paygol-legacy", "clickk
 /// `quittance send`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Makes a notification with the secrets of a source of the configuration and posts it to the listener: a new
-transaction each time, unless --transaction names one. Where the provider has no notification but the buyer's browser
-(clickkw, clickgem), the return URL of the order is called as the browser would.
+    after_help = "Makes a notification with the secrets of a source of the configuration and posts it to the listener: a new \
+    transaction each time, unless --transaction names one. Where the provider has no notification but the buyer's browser \
+    (clickkw, clickgem), the return URL of the order is called as the browser would.
 
   quittance send paygol --order 100042 --amount 10.00 --currency USD
   quittance send paygol --order 100042 --repeat 3           the same one three times: one event

@@ -41,6 +41,18 @@ fn objects(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
 }
 
+/// Every command, those within a command by both their words.
+fn commands() -> Vec<String> {
+    let cli = <quittance::cli::Cli as clap::CommandFactory>::command();
+    let mut names = Vec::new();
+    for command in cli.get_subcommands() {
+        names.push(command.get_name().to_owned());
+        names.extend(command.get_subcommands().map(|inner| format!("{} {}", command.get_name(), inner.get_name())));
+    }
+    assert!(names.len() > 20, "{names:?}");
+    names
+}
+
 /// A day at the shop: an expectation met, a repeat, a held one, a conflict, and a name that means harm.
 fn a_day() -> Daemon {
     let daemon = Daemon::start();
@@ -67,13 +79,43 @@ fn what_a_person_sees_is_what_was_agreed() {
     let of_clickpay = objects(&done(folder, "list --source clickpay-id --json"));
     let id = of_clickpay[0]["id"].as_str().expect("an id");
     expected::same("show.txt", &done(folder, &format!("show {id}")));
-    for name in
-        ["list", "show", "tail", "send", "expect", "check", "serve", "demo", "doctor", "export", "completions", "man"]
-    {
-        expected::same(&format!("help-{name}.txt"), &done(folder, &format!("{name} --help")));
+    for name in commands() {
+        expected::same(&format!("help-{}.txt", name.replace(' ', "-")), &done(folder, &format!("{name} --help")));
     }
     expected::same("help.txt", &done(folder, "--help"));
     expected::same("check.txt", &done(folder, "check"));
+}
+
+#[test]
+fn what_an_operator_sees_is_what_was_agreed() {
+    let daemon = a_day();
+    let folder = daemon.folder();
+    let forged = [("Content-Type", "application/json"), ("X-Pg-Sig", &"ab".repeat(32))];
+    let forged = http::request("POST", "/paygol", &forged, fixtures::paygol(json!({})).to_string().as_bytes());
+    assert_ne!(daemon.send(&forged).status, 200);
+    let cursor = daemon.ask("/api/v1/events?consumer=shop")["next"].as_str().expect("a cursor").to_owned();
+    daemon.ask(&format!("/api/v1/events?consumer=shop&after={cursor}"));
+    expected::same("quarantine-list.txt", &done(folder, "quarantine list"));
+    let quarantined = objects(&done(folder, "quarantine list --json"))[0]["id"].as_str().expect("an id").to_owned();
+    expected::same("quarantine-show.txt", &done(folder, &format!("quarantine show {quarantined}")));
+    expected::same("quarantine-reverify.txt", &done(folder, "quarantine reverify"));
+    expected::same(
+        "quarantine-release.txt",
+        &done(folder, &format!("quarantine release {quarantined} --reason asked")),
+    );
+    let held = objects(&done(folder, "list --verdict hold --source paygol-ipn --json"));
+    let held = held[0]["event_id"].as_str().expect("an event");
+    expected::same("settle.txt", &done(folder, &format!("settle {held} refuse --reason unpaid")));
+    expected::same("dead-letters-list.txt", &done(folder, "dead-letters list"));
+    expected::same("dead-letters-retry.txt", &done(folder, "dead-letters retry --all"));
+    eventually("the acknowledgement counts", || {
+        let consumers = objects(&done(folder, "consumers list --json"));
+        if consumers.is_empty() { Err(()) } else { Ok(()) }
+    });
+    expected::same("consumers-list.txt", &done(folder, "consumers list"));
+    expected::same("consumers-forget.txt", &done(folder, "consumers forget shop"));
+    expected::same("replay-dry-run.txt", &done(folder, "replay --source paygol --dry-run"));
+    expected::same("replay.txt", &done(folder, "replay --order 100042 --rate max"));
 }
 
 #[test]
@@ -275,11 +317,11 @@ fn the_token_of_the_configuration_opens_the_admin_api() {
 #[test]
 fn completions_and_manual_know_every_command() {
     let folder = tempfile::tempdir().expect("a folder");
-    let commands =
-        ["serve", "check", "demo", "expect", "send", "list", "show", "tail", "doctor", "export", "completions", "man"];
+    let commands = commands();
     for shell in ["bash", "zsh", "fish"] {
         let script = done(folder.path(), &format!("completions {shell}"));
-        assert!(commands.iter().all(|name| script.contains(name)), "{shell}");
+        let known = |name: &&String| name.split(' ').all(|word| script.contains(word));
+        assert_eq!(commands.iter().find(|name| !known(name)), None, "{shell}");
     }
     let bash = folder.path().join("quittance.bash");
     std::fs::write(&bash, done(folder.path(), "completions bash")).expect("written");
@@ -291,7 +333,8 @@ fn completions_and_manual_know_every_command() {
     assert!(page.starts_with(".ie") || page.contains(".TH quittance 1"), "{page}");
     done(folder.path(), &format!("man --dir {}", folder.path().display()));
     for name in commands {
+        let name = name.replace(' ', "-");
         let page = std::fs::read_to_string(folder.path().join(format!("quittance-{name}.1"))).expect("its page");
-        assert!(page.contains(&format!("quittance\\-{name}")), "{name}");
+        assert!(page.contains(&format!("quittance\\-{}", name.replace('-', "\\-"))), "{name}");
     }
 }
