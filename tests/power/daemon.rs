@@ -110,8 +110,7 @@ impl Daemon {
     }
 
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 
     fn is_ready(&mut self, mount: &Path) -> bool {
@@ -150,7 +149,11 @@ impl Daemon {
                 return Ok(events);
             }
             events.extend(entries.iter().map(|entry| entry["event"].clone()));
-            after = format!("&after={}", page["next"].as_str().ok_or("no next")?);
+            let next = format!("&after={}", page["next"].as_str().ok_or("no next")?);
+            if next == after {
+                return Err(format!("the feed does not go on: {after}"));
+            }
+            after = next;
         }
     }
 
@@ -162,6 +165,9 @@ impl Daemon {
             let page = self.ask(&format!("/api/v1/notifications?limit=1000{after}"))?;
             items.extend(page["notifications"].as_array().ok_or("no notifications")?.iter().cloned());
             match page["next"].as_str() {
+                Some(next) if after.ends_with(&format!("={next}")) => {
+                    return Err(format!("the list does not go on: {after}"));
+                }
                 Some(next) => after = format!("&after={next}"),
                 None => return Ok(items),
             }
@@ -181,6 +187,35 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// SIGKILL, and waits until the process is gone. Its disk is this process's own: one that waits for an answer that never
+/// comes would not go, and where it waits is then told.
+pub fn end(child: &mut Child) {
+    let _ = child.kill();
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        if Instant::now() > until {
+            let where_it_is = threads_of(&child.id().to_string());
+            if std::thread::panicking() {
+                return eprintln!("killed, and not gone:\n{where_it_is}");
+            }
+            panic!("killed, and not gone after {PATIENCE:?}:\n{where_it_is}");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Where in the kernel each thread of a process is.
+pub fn threads_of(process: &str) -> String {
+    let mut text = String::new();
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+        let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let state = read("status").lines().find(|line| line.starts_with("State:")).unwrap_or_default().to_owned();
+        let stack = read("stack").replace('\n', " ");
+        text += &format!("{} {} in {}: {stack}\n", read("comm").trim(), state, read("wchan"));
+    }
+    text
 }
 
 /// The price of a notification of this number, so that an event can be told to be its own.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quittance::store::embedded::journal::disk::make_folder;
 
-use crate::daemon::{Machine, post};
+use crate::daemon::{Machine, end, post};
 use crate::disk::Mode;
 use crate::mount::Mounted;
 
@@ -45,8 +45,7 @@ fn what_is_acknowledged_after_a_first_start_that_was_killed_survives_a_power_cut
             assert!(Instant::now() < until, "a start has more than {step} steps; it said:\n{}", log.lock().unwrap());
             std::thread::sleep(Duration::from_millis(1));
         }
-        let _ = child.kill();
-        let _ = child.wait();
+        end(&mut child);
         mounted.restart_process();
 
         let mut daemon = machine.start(&mounted).expect("starts");

@@ -2,8 +2,9 @@
 //!
 //! The tests mount a file system of their own (`mount`) that forgets what was not synced, in three ways (`disk::Mode`),
 //! and run real code on it: sled alone (`sled_alone`, which shows why the journal exists), the journal
-//! (`journal`) and the whole daemon (`serve`). The short form runs with `cargo test`; `QUITTANCE_LONG=1` runs the long
-//! one, and `QUITTANCE_SEED=<n>` repeats a run whose seed was printed. They need root, /dev/fuse and the package fuse3.
+//! (`journal`) and the whole daemon (`serve`). A little of it runs with `cargo test`, more in `./prove power`, most in
+//! `./prove --long power`; `QUITTANCE_SEED=<n>` repeats a run whose seed was printed. They need root, /dev/fuse and the
+//! package fuse3.
 
 mod daemon;
 mod disk;

@@ -3,7 +3,7 @@
 //! Nothing is cached by the kernel: files are opened for direct I/O, names and attributes live for zero seconds.
 //! `sync_file_range` never gets here; so it promises nothing here, as on a real disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,6 +50,7 @@ impl Mounted {
                  (apt-get install fuse3) and root"
             )
         });
+        lock(&MOUNTS).insert(path.clone());
         Self { disk, session: Some(session), path, folder: Some(folder) }
     }
 
@@ -85,24 +86,47 @@ impl Mounted {
         *disk = disk.formatted();
     }
 
-    /// Changes what goes wrong.
-    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.disk().faults);
+    /// Changes what goes wrong, or looks what does.
+    pub fn faults<T>(&self, change: impl FnOnce(&mut Faults) -> T) -> T {
+        change(&mut self.disk().faults)
     }
 
     pub fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.disk)
     }
+}
+
+/// Gives up every disk of this process, so that whoever waits for one hears an error: for when something hangs.
+#[allow(dead_code, reason = "`./prove` uses it")]
+pub fn give_all_up() {
+    let mounts = std::mem::take(&mut *lock(&MOUNTS));
+    for path in mounts {
+        eprintln!("{} is given up", path.display());
+        give_up(&path);
+    }
+}
+
+/// Where the disks of this process are mounted.
+static MOUNTS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// By force, which ends whatever waits for an answer of it, and lazily: whoever still holds a file of it, such as a test that
+/// panics, must not keep it mounted.
+fn give_up(path: &Path) -> bool {
+    let mut unmount = Command::new("timeout");
+    let status = unmount.args(["--signal=KILL", "30", "umount", "--force", "--lazy"]).arg(path).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily: whoever still holds a file of it, such as a test that panics, must not keep it mounted.
-        let unmounted = Command::new("umount").arg("--lazy").arg(&self.path).status();
+        let mounted = lock(&MOUNTS).remove(&self.path);
+        let unmounted = !mounted || give_up(&self.path);
         drop(self.session.take());
-        if !unmounted.is_ok_and(|status| status.success())
-            && let Some(folder) = self.folder.take()
-        {
+        if !unmounted && let Some(folder) = self.folder.take() {
             // Not to be removed through a mount that is still there.
             eprintln!("{} could not be unmounted", folder.keep().display());
         }
@@ -119,7 +143,7 @@ struct Adapter {
 
 impl Adapter {
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.disk)
     }
 
     /// The disk, for a handle that was opened since the last power cut.
@@ -366,7 +390,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listings = lock(&self.listings);
         if offset == 0 {
             let listing = self.opened(handle).and_then(|disk| {
                 let folder = disk.folder(ino.0)?;

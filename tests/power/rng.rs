@@ -55,6 +55,7 @@ pub fn base_seed() -> u64 {
 }
 
 /// Whether the long form is asked for: `QUITTANCE_LONG=1`.
+#[allow(dead_code, reason = "the broker's tests use it")]
 pub fn long_form() -> bool {
     std::env::var_os("QUITTANCE_LONG").is_some_and(|value| value == "1")
 }

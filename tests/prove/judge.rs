@@ -166,6 +166,8 @@ fn judge_delivered(
 ) -> u64 {
     let destroyed: BTreeSet<&Name> =
         history.sent.iter().filter(|c| history.destroyed.contains(&c.number)).map(|c| &c.name).collect();
+    // Where the newest of an order is destroyed, and the index with it, nothing tells that its number was given away.
+    let ruined: BTreeSet<_> = destroyed.iter().map(|name| (&name.source, &name.order)).collect();
     let mut firsts: HashMap<&str, &Message> = HashMap::new();
     let mut ids: HashMap<Name, &str> = HashMap::new();
     let mut orders: HashMap<(String, String), (u64, u64)> = HashMap::new();
@@ -203,7 +205,8 @@ fn judge_delivered(
         let sequence = data["sequence"].as_u64().unwrap_or_default();
         let (last, number) = orders.entry((name.source.clone(), name.order.clone())).or_default();
         let gap = sequence != *last + 1 && destroyed.is_empty();
-        if gap || sequence <= *last || (*last > 0 && claim.number <= *number) {
+        let again = sequence <= *last && !ruined.contains(&(&name.source, &name.order));
+        if gap || again || (*last > 0 && claim.number <= *number) {
             wrong.push(Wrong::Disordered(name));
         }
         (*last, *number) = (sequence, claim.number);

@@ -25,9 +25,12 @@ shared! {
     "../power/daemon.rs" daemon,
     "../power/disk.rs" disk,
     "../power/file.rs" file,
+    "../power/journal.rs" journal,
+    "../power/ledger.rs" ledger,
     "../power/mount.rs" mount,
     "../power/rng.rs" rng,
     "../power/serve.rs" serve,
+    "../power/sled_alone.rs" sled_alone,
     "../broker/bulk.rs" bulk,
     "../broker/certificates.rs" certificates,
     "../broker/consumer.rs" consumer,
@@ -42,10 +45,12 @@ mod letters;
 mod machine;
 mod report;
 mod senders;
+mod watch;
 mod world;
 
 mod broker;
 mod concurrency;
+mod damage;
 mod disk_faults;
 mod model;
 mod power;
@@ -59,6 +64,7 @@ use std::time::Instant;
 use machine::Machine;
 use report::{Form, Row};
 use serde_json::json;
+use watch::Watch;
 
 type Section = fn(&Form) -> Result<Vec<Row>, String>;
 
@@ -66,13 +72,13 @@ type Section = fn(&Form) -> Result<Vec<Row>, String>;
 const SECTIONS: [(&str, &str, bool, Section); 8] = [
     ("oracle", "the judge finds out each way to break the promise", true, self_check::run),
     ("process", "SIGKILL at random and at each named point, SIGTERM, SIGSTOP, memory, descriptors", true, process::run),
-    ("power", "power cuts under load and in a start, in three ways", true, power::run),
+    ("power", "power cuts under the daemon and the journal alone, in three ways; sled beside them", true, power::run),
     ("disk", "a disk that fails or fills up while it runs; a wrong clock", true, disk_faults::run),
     (
         "damage",
         "what a start finds: flipped bits, segments cut, gone or foreign, no index, an older copy",
-        false,
-        disk_faults::found,
+        true,
+        damage::run,
     ),
     ("broker", "everything between the relay and the order system", true, broker::run),
     ("model", "the store against a model of ten lines, with crashes and power cuts", true, model::run),
@@ -161,7 +167,7 @@ impl Arguments {
                 continue;
             }
             eprintln!("==> {name}: {what}");
-            let began = Instant::now();
+            let (began, _watch) = (Instant::now(), Watch::over(name, &form));
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| section(&form)));
             let seconds = began.elapsed().as_secs_f64();
             match outcome.unwrap_or_else(|panic| Err(words_of(&*panic))) {

@@ -22,7 +22,8 @@ impl Form {
     }
 }
 
-/// A row of the table. What it counts as lost, invented or doubled was excluded by name: anything else fails the section.
+/// A row of the table. What it counts as lost, invented or doubled was excluded by name: anything else fails the section; but for the
+/// rows of another store, which stand there to compare.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub section: &'static str,

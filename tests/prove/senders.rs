@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::http;
 use crate::judge::Claim;
@@ -16,6 +16,8 @@ use crate::rng::Rng;
 
 /// How long an answer may take before it counts as none.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long the last ones may take.
+const FINISH: Duration = Duration::from_secs(180);
 
 /// What was posted, and what became of it as far as the senders were told.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +93,13 @@ impl Senders {
     /// A sender panicked, or got an answer that nothing explains.
     pub fn finish(self) -> Result<(Record, Vec<Letter>), String> {
         self.inner.stop.store(true, Ordering::SeqCst);
+        let until = Instant::now() + FINISH;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if Instant::now() > until {
+                return Err(format!("a sender does not get its last one through within {FINISH:?}"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
         for thread in self.threads {
             thread.join().map_err(|_| "a sender panicked")?;
         }
