@@ -99,16 +99,14 @@ pub(super) fn entries_at(api: &Api, position: Position) -> anyhow::Result<Vec<Va
     Ok(entries_of(&api.ask(&question(Some(&before), 0, 1))?).to_vec())
 }
 
-/// Which store it is, and its newest position.
+/// The timeline that the feed goes on in, and the newest position. A store that comes from a backup has other timelines
+/// than the one that bears its name, and that one ends at the backup.
 fn head(api: &Api) -> anyhow::Result<(StoreId, u64)> {
+    let page = api.ask(&question(None, 0, 1))?;
+    let next = page["next"].as_str().context("the feed gives no cursor")?;
+    let timeline = FeedCursor::timeline(next).context("the feed's cursor is no cursor")?;
     let status = api.ask("/api/v1/status")?;
-    let id = status["store"]["id"].as_str().context("the status names no store")?;
-    let mut store = StoreId::default();
-    for (index, byte) in store.iter_mut().enumerate() {
-        let digits = id.get(2 * index..2 * index + 2).context("the store's id is too short")?;
-        *byte = u8::from_str_radix(digits, 16).context("the store's id is no id")?;
-    }
-    Ok((store, status["store"]["head"].as_u64().context("the status names no head")?))
+    Ok((timeline, status["store"]["head"].as_u64().context("the status names no head")?))
 }
 
 fn question(after: Option<&str>, wait: u32, limit: u32) -> String {

@@ -53,6 +53,10 @@ impl FeedCursor {
     pub fn new(timeline: StoreId, position: Position) -> Self {
         Self(Place { store: timeline, position })
     }
+    /// The timeline that a cursor was given out in, whoever gave it out.
+    pub fn timeline(text: &str) -> Option<StoreId> {
+        Place::parse(FEED, text).ok().map(|place| place.store)
+    }
     /// The position that a text from outside names in a store of these timelines.
     ///
     /// # Errors
@@ -126,6 +130,7 @@ mod tests {
     fn a_cursor_names_its_place_in_its_own_store_and_list_only() {
         let text = FeedCursor::new(HERE, Position(77)).to_string();
         assert_eq!(FeedCursor::parse(&text, &NOW), Ok(Position(77)));
+        assert_eq!(FeedCursor::timeline(&text), Some(HERE));
         assert_eq!(FeedCursor::parse(&text, &[Timeline { id: [8; 16], ..NOW[0] }]), Err(CursorError::OtherStore));
         assert_eq!(PageCursor::parse(&text, HERE), Err(CursorError::Malformed));
         let page = PageCursor::new(HERE, Position(u64::MAX)).to_string();

@@ -338,17 +338,32 @@ impl Store for Embedded {
             return Ok(Vec::new());
         }
         let mut due = Vec::new();
-        for claimed in live.due(sink, limit)? {
-            match claimed {
-                Claimed::Due(event) => due.push(event),
-                Claimed::Retired(position) => self.settle(sink, position, Settled::Delivered),
-                // What was acknowledged and is lost all the same must be seen, and must not hold the others up.
-                Claimed::Lost(position, why) => {
-                    tracing::error!(sink, %position, why, "an event cannot be handed out: it is a dead letter now");
-                    self.settle(sink, position, Settled::Dead(why));
+        loop {
+            let claimed = match live.due(sink, limit - due.len()) {
+                Ok(claimed) => claimed,
+                // What is claimed already must be heard of, or nobody would ever end its claim.
+                Err(error) if due.is_empty() => return Err(error),
+                Err(_) => break,
+            };
+            let found = claimed.len();
+            let before = due.len();
+            for claimed in claimed {
+                match claimed {
+                    Claimed::Due(event) => due.push(event),
+                    Claimed::Retired(position) => self.settle(sink, position, Settled::Delivered),
+                    // What was acknowledged and is lost all the same must be seen, and must not hold the others up.
+                    Claimed::Lost(position, why) => {
+                        tracing::error!(sink, %position, why, "an event cannot be handed out: it is a dead letter now");
+                        self.settle(sink, position, Settled::Dead(why));
+                    }
                 }
             }
+            // What was settled here and now made room, also for the next one of its order.
+            if due.len() - before == found {
+                break;
+            }
         }
+        due.sort_by_key(|due| due.position);
         Ok(due)
     }
 

@@ -93,6 +93,18 @@ fn a_copy_goes_on_from_cursors_of_before_it_and_tells_those_of_the_lost_history(
         let books = restored.ask("/api/v1/consumers")["consumers"][0].clone();
         if books["cursor"] == here.as_str() { Ok(()) } else { Err(books) }
     });
+    // What was told since is found by its event's id, as what was told before is, and the newest are the newest.
+    let run = |arguments: &[&str]| {
+        let arguments = [&["--config", "quittance.toml"], arguments].concat();
+        let output = quittance(restored.folder(), &arguments).output().expect("runs");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    for event in restored.feed() {
+        let (id, order) = (fixtures::text(&event["id"]), fixtures::text(&event["data"]["order_id"]));
+        let shown = run(&["show", &id]);
+        assert!(shown.contains(&order), "{order}: {shown}");
+    }
+    assert!(run(&["tail", "--no-follow", "--lines", "1"]).contains("order 16"));
     // Whoever follows the daemon's own stream is told the same.
     let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", fifth.as_str())];
     assert_eq!(restored.admin_send(&crate::http::request("GET", "/api/v1/events", &headers, b"")).status, 410);

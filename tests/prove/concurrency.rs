@@ -61,7 +61,7 @@ fn identical(form: &Form) -> Result<Row, String> {
     let scene = Scene::on(&node);
     let plan = Plan::new(&scene, 5, form.seed);
     let mut world = World::begin(scene, plan);
-    let rounds = form.pick(8, 100);
+    let rounds = form.pick(8, 60);
     let mut crowds = Vec::new();
     let letters = supply(FAR).into_iter().flatten().filter(|letter| letter.registration.is_none());
     for letter in letters.take(rounds) {

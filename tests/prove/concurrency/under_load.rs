@@ -20,7 +20,7 @@ use crate::world::{Plan, World, tail};
 
 const NEXT_SECRET: &str = "0f6d3a2b-next-4c5e-9a8b-7d1e2f3a4b5c";
 /// What a reload or a replay may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Configurations that take turns, and whether each is taken. What is wrong with a bad one stands behind a key that
 /// nobody signs with: were it taken by halves, the senders would be refused.
@@ -59,7 +59,7 @@ pub(super) fn reloads(form: &Form) -> Result<Row, String> {
     let plan = Plan::new(&scene, 5, form.seed);
     let configurations = configurations(&plan.config);
     let mut world = World::begin(scene, plan);
-    let rounds = form.pick(8, 250);
+    let rounds = form.pick(8, 100);
     let mut letters = supply(FAR).into_iter().flatten().filter(|letter| letter.registration.is_none());
     let (mut others, mut by_second_key) = (Vec::new(), 0.0);
     for _ in 0..rounds {
@@ -95,12 +95,14 @@ pub(super) fn replays(form: &Form) -> Result<Row, String> {
     let began = Instant::now();
     let node = node::shared();
     let scene = Scene::on(&node);
-    let plan = Plan::new(&scene, 5, form.seed);
+    let mut plan = Plan::new(&scene, 5, form.seed);
+    // The past grows while it is asked for.
+    plan.pause = Duration::from_millis(form.pick(4, 20));
     let mut world = World::begin(scene, plan);
-    let rounds = form.pick(2, 20);
+    let rounds = form.pick(2, 10);
     let mut matched: BTreeMap<String, u64> = BTreeMap::new();
     for _ in 0..rounds {
-        world.posted(form.pick(100, 300), PATIENCE)?;
+        world.posted(form.pick(100, 200), PATIENCE)?;
         let wanted = [
             json!({ "rate": "max" }),
             json!({ "source": "paygol", "rate": "max" }),
