@@ -15,7 +15,7 @@ use crate::event::SourceName;
 use crate::listener::Site;
 use crate::metrics::Metrics;
 use crate::quarantine::{Bounds, Quarantine};
-use crate::store::{Store, Terms};
+use crate::store::{ByHand, Store, Terms};
 
 /// Puts other configurations in force. A cheap clone.
 #[derive(Clone)]
@@ -87,6 +87,22 @@ impl Reloader {
         }
     }
 
+    /// Writes into the journal that another configuration is in force. Nothing waits for it: it is in force already.
+    fn note(&self, added: &str, removed: &str) {
+        let mut reason = format!("a reload; sources added: {added}; removed: {removed}");
+        reason.truncate(ByHand::MAX_REASON); // names are ASCII
+        let by = match ByHand::new("the daemon", &reason) {
+            Ok(by) => by,
+            Err(why) => return tracing::warn!(why, "a reload could not be audited"),
+        };
+        let store = Arc::clone(&self.0.parts.store);
+        self.0.parts.tasks.spawn("reload audit", async move {
+            if let Err(error) = store.audit("reload", by).await {
+                tracing::warn!(%error, "a reload could not be audited");
+            }
+        });
+    }
+
     fn refuse(&self, why: &str) {
         tracing::error!(why, "the new configuration is refused, the former one stays in force");
         self.0.parts.metrics.reload_refused();
@@ -118,6 +134,7 @@ impl Reloader {
         };
         let (added, removed) = (list(&mut after.difference(&before)), list(&mut before.difference(&after)));
         tracing::info!(sources = wanted.sources.len(), added, removed, "the new configuration is in force");
+        self.note(&added, &removed);
 
         let new = site.routes.endpoints().iter().filter(|endpoint| !before.contains(&endpoint.source));
         let seen = new.map(|endpoint| (endpoint.source.clone(), endpoint.metrics.clone())).collect();

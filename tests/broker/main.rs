@@ -35,6 +35,7 @@ mod scene;
 #[path = "../it/schema.rs"]
 mod schema;
 
+mod by_hand;
 mod cuts;
 mod documents;
 mod outages;

@@ -10,6 +10,7 @@ mod http;
 mod pages;
 
 mod admin_api;
+mod audit;
 mod bad_arguments;
 mod browser_returns;
 mod by_hand;

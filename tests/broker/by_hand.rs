@@ -1,0 +1,83 @@
+//! What an operator sends again, over a real RabbitMQ: what the broker once refused for good.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::fixtures::{self, text};
+use crate::harness::{Daemon, eventually_within};
+use crate::http;
+use crate::node;
+use crate::scene::{PATIENCE, Scene, broker_script, connected, post};
+
+/// Asks for a replay in somebody's name; its id, once it has ended as it should.
+#[track_caller]
+fn replayed(daemon: &Daemon, target: &str, document: &serde_json::Value) -> String {
+    let headers = [("Content-Type", "application/json"), ("Quittance-Operator", "night shift")];
+    let begun = daemon.admin_send(&http::request("POST", target, &headers, document.to_string().as_bytes()));
+    assert!(matches!(begun.status, 201 | 202), "{begun:?}");
+    let id = text(&begun.json()["id"]);
+    let ended = eventually_within(PATIENCE, "it has ended", || {
+        let replay = daemon.ask(&format!("/api/v1/replays/{id}"));
+        if replay["state"] == "running" { Err(replay) } else { Ok(replay) }
+    });
+    let ended = ended.unwrap_or_else(|last| panic!("it has not ended: {last}"));
+    assert_eq!((&ended["state"], &ended["asked_by"]), (&json!("done"), &json!("night shift")), "{ended}");
+    id
+}
+
+#[test]
+fn a_dead_letter_that_is_tried_again_arrives_where_the_reason_was_mended() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    // Failed payments end in a queue that is full, the others in one that has room.
+    broker_script(
+        &scene,
+        "ch.exchange_declare('payments', 'topic', durable=True)\n\
+         ch.queue_declare('payments', durable=True)\n\
+         ch.queue_bind('payments', 'payments', 'payment.paid.*')\n\
+         ch.queue_declare('full', durable=True, arguments={'x-max-length': 0, 'x-overflow': 'reject-publish'})\n\
+         ch.queue_bind('full', 'payments', 'payment.failed.*')",
+    );
+    let daemon = scene.relay().with("declare = false").serve();
+    connected(&daemon);
+    let consumer = scene.consumer();
+    for number in 0..2 {
+        let (order, transaction) = (format!("order-f{number}"), format!("T-f{number}"));
+        let failed = json!({ "transaction_id": transaction, "custom": order, "status": "failed" });
+        assert_eq!(daemon.paygol(&fixtures::paygol(failed)).status, 200);
+    }
+    let mut posted = 0;
+    let dead = eventually_within(PATIENCE, "", || {
+        // What is refused costs an attempt only while something else is taken.
+        post(&daemon, 1000 + posted..1001 + posted, 5);
+        posted += 1;
+        std::thread::sleep(Duration::from_millis(50));
+        let letters = daemon.ask("/api/v1/dead-letters")["dead_letters"].as_array().cloned().unwrap_or_default();
+        if letters.len() == 2 { Ok(letters) } else { Err(letters) }
+    });
+    let dead = dead.unwrap_or_else(|last| panic!("they are no dead letters: {last:?}\n{}", daemon.log()));
+    let ids: Vec<String> = dead.iter().map(|letter| text(&letter["id"])).collect();
+    consumer.wait_for(usize::try_from(posted).expect("few"), PATIENCE);
+    let before = consumer.distinct();
+    // The reason is mended: there is room now.
+    broker_script(
+        &scene,
+        "ch.queue_unbind('full', 'payments', 'payment.failed.*')\n\
+         ch.queue_bind('payments', 'payments', 'payment.failed.*')",
+    );
+    let one = replayed(&daemon, &format!("/api/v1/dead-letters/{}/retry", ids[0]), &json!({}));
+    consumer.wait_for(before + 1, PATIENCE);
+    let rest = daemon.ask("/api/v1/dead-letters")["dead_letters"].clone();
+    assert_eq!(rest.as_array().map(Vec::len), Some(1), "the other one is as it was: {rest}");
+    let all = replayed(&daemon, "/api/v1/replays", &json!({ "dead_letters": true, "rate": "max" }));
+    consumer.wait_for(before + 2, PATIENCE);
+    for (id, replay) in ids.iter().zip([one, all]) {
+        let messages = consumer.messages();
+        let message = messages.iter().find(|message| message.id() == id).expect("it came, with its own id");
+        assert_eq!(message.headers["x-quittance-replay"], json!(replay), "{message:?}");
+        assert_eq!(message.headers["x-quittance-replay-by"], "night shift", "{message:?}");
+    }
+    assert_eq!(daemon.ask("/api/v1/dead-letters"), json!({ "dead_letters": [], "next": null }));
+    assert_eq!(daemon.metric("quittance_dead_letters"), 0.0);
+}
