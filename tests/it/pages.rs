@@ -137,9 +137,16 @@ impl Reader {
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", script]).current_dir(self.folder.path()).env("PATH", path);
         bash.env_remove("QUITTANCE_CONFIG").stdin(Stdio::null());
-        // The address of the page leads to this checkout.
-        bash.envs([("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_VALUE_0", "https://git.example.com/quittance.git")]);
-        let output = bash.env("GIT_CONFIG_KEY_0", format!("url.{root}.insteadOf")).output().expect("bash runs");
+        // The address of the page leads to this checkout, whoever owns it.
+        let git = [
+            (format!("url.{root}.insteadOf"), "https://git.example.com/quittance.git"),
+            ("safe.directory".into(), "*"),
+        ];
+        bash.env("GIT_CONFIG_COUNT", git.len().to_string());
+        for (at, (key, value)) in git.into_iter().enumerate() {
+            bash.env(format!("GIT_CONFIG_KEY_{at}"), key).env(format!("GIT_CONFIG_VALUE_{at}"), value);
+        }
+        let output = bash.output().expect("bash runs");
         assert!(output.status.success(), "{place}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
