@@ -529,7 +529,7 @@ pub enum StoreError {
     /// What was read is not what was written.
     #[error("the journal is damaged at {0}")]
     Damaged(String),
-    /// The index answered with an error; it is rebuilt at the next start.
+    /// The index answered with an error, or is not open yet; it is being built anew.
     #[error("the index failed: {0}")]
     Index(String),
 }

@@ -186,6 +186,25 @@ impl From<FeedError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = &error as &dyn std::error::Error, "reading the store");
-        Self::internal()
+        match error {
+            // Its thread builds it anew, and what was asked can be asked again.
+            StoreError::Index(_) => Unavailable::Storage.into(),
+            StoreError::Read { .. } | StoreError::Damaged(_) => Self::internal(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_is_built_anew_can_be_asked_again() {
+        let told = |error: StoreError| {
+            let problem = Problem::from(error);
+            (problem.status.as_u16(), problem.retry_after.is_some())
+        };
+        assert_eq!(told(StoreError::Index("it fails".to_owned())), (503, true));
+        assert_eq!(told(StoreError::Damaged("byte 7".to_owned())), (500, false));
     }
 }
