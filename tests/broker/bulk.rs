@@ -24,6 +24,11 @@ pub const STATES: [(&str, &str); 3] =
 
 /// So many notifications over so many orders, each with a transaction of its own.
 pub fn signed(count: u64, orders: u64) -> Vec<Notification> {
+    signed_from(0, count, orders)
+}
+
+/// The same from a number on.
+pub fn signed_from(first: u64, count: u64, orders: u64) -> Vec<Notification> {
     let mut signer = Command::new("/usr/bin/python3")
         .arg(fixtures::folder().join("signer.py"))
         .stdin(Stdio::piped())
@@ -39,7 +44,7 @@ pub fn signed(count: u64, orders: u64) -> Vec<Notification> {
         }))
     };
     let writer = std::thread::spawn(move || {
-        for number in 0..count {
+        for number in first..first + count {
             let request = json!({ "scheme": "paygol", "secret": PAYGOL_SECRET, "fields": fields(number) });
             writeln!(input, "{request}").expect("the signer reads");
         }

@@ -1,11 +1,12 @@
 """Consumes a queue with acknowledgements through pika and prints a JSON object a line for each message.
 
-usage: consumer.py HOST PORT VHOST QUEUE
+usage: consumer.py HOST PORT[,PORT...] VHOST QUEUE
 
 It goes on until its standard input ends: a broker that is away, a queue that is missing or deleted are tried again.
 A line is printed before the acknowledgement, so that nothing is acknowledged unseen; whether the broker has delivered
 a message before is in the line. The words "ready" and "away" on a line of their own tell the state of the consumer.
 """
+import itertools
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ import time
 import pika
 import pika.exceptions
 
-HOST, PORT, VHOST, QUEUE = sys.argv[1:5]
+HOST, PORTS, VHOST, QUEUE = sys.argv[1:5]
 PROPERTIES = ("content_type", "content_encoding", "delivery_mode", "priority", "correlation_id", "reply_to",
               "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id")
 
@@ -43,9 +44,9 @@ def took(channel, method, properties, body):
     channel.basic_ack(method.delivery_tag)
 
 
-def consume():
+def consume(port):
     parameters = pika.ConnectionParameters(
-        host=HOST, port=int(PORT), virtual_host=VHOST, heartbeat=30, socket_timeout=5, stack_timeout=10,
+        host=HOST, port=int(port), virtual_host=VHOST, heartbeat=30, socket_timeout=5, stack_timeout=10,
         blocked_connection_timeout=None, credentials=pika.PlainCredentials("guest", "guest"))
     connection = pika.BlockingConnection(parameters)
     try:
@@ -60,9 +61,9 @@ def consume():
 
 
 threading.Thread(target=until_input_ends, daemon=True).start()
-while True:
+for port in itertools.cycle(PORTS.split(",")):
     try:
-        consume()
+        consume(port)
     except (pika.exceptions.AMQPError, OSError):
         pass
     say("away")

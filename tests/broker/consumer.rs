@@ -68,10 +68,16 @@ impl Seen {
 impl Consumer {
     /// Consumes `queue` of a virtual host, directly from the node.
     pub fn of(node: &Node, vhost: &str, queue: &str) -> Self {
+        Self::of_any(&[node], vhost, queue)
+    }
+
+    /// The same from whichever of some nodes is there.
+    pub fn of_any(nodes: &[&Node], vhost: &str, queue: &str) -> Self {
+        let ports: Vec<String> = nodes.iter().map(|node| node.address().port().to_string()).collect();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broker/consumer.py");
         let mut child = Command::new("/usr/bin/python3")
             .arg(script)
-            .args(["127.0.0.1", &node.address().port().to_string(), vhost, queue])
+            .args(["127.0.0.1", &ports.join(","), vhost, queue])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

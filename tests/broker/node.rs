@@ -28,6 +28,8 @@ pub const SETTLED_QUEUE: Duration = Duration::from_secs(3);
 /// A node; [`shared`] and [`alone`] give it out.
 pub struct Node {
     folder: PathBuf,
+    /// Where its cookie is: those of a cluster have one.
+    home: PathBuf,
     name: String,
     port: u16,
     tls_port: u16,
@@ -36,8 +38,8 @@ pub struct Node {
     server: Mutex<Option<Child>>,
     vhosts: AtomicU64,
     certificates: Certificates,
-    /// Ended by the cleaner.
-    _epmd: Child,
+    /// Ended by the cleaner. Those of a cluster share one.
+    _epmd: Option<Child>,
     /// Its end tells the shell to clean up.
     _cleaner: Child,
 }
@@ -108,9 +110,32 @@ impl Drop for Shared {
 
 impl Node {
     fn new() -> Self {
+        Self::named(&format!("quittance{}", std::process::id()), None)
+    }
+
+    /// Three that are one broker, started; nobody else uses them, and they are gone when they are dropped.
+    #[track_caller]
+    pub fn cluster() -> Vec<Self> {
+        let name = |number: u8| format!("quittance{}-{number}", std::process::id());
+        let first = Self::named(&name(1), None);
+        let others = [2, 3].map(|number| Self::named(&name(number), Some(&first)));
+        first.start();
+        for other in &others {
+            other.start();
+            for arguments in [&["stop_app"][..], &["join_cluster", first.name()], &["start_app"]] {
+                other.must(arguments);
+            }
+        }
+        std::iter::once(first).chain(others).collect()
+    }
+
+    /// Not started. `beside`: with the cookie and the epmd of another.
+    fn named(name: &str, beside: Option<&Self>) -> Self {
         let folder = tempfile::Builder::new().prefix("quittance-broker-").tempdir().expect("a folder").keep();
         let [port, tls_port, dist_port, epmd_port] = free_ports();
-        let name = format!("quittance{}@localhost", std::process::id());
+        let epmd_port = beside.map_or(epmd_port, |other| other.epmd_port);
+        let home = beside.map_or_else(|| folder.join("home"), |other| other.home.clone());
+        let name = format!("{name}@localhost");
         for sub in ["mnesia", "log", "home", "generated"] {
             fs::create_dir(folder.join(sub)).expect("made");
         }
@@ -126,14 +151,17 @@ impl Node {
             certificates.good().key.display(),
         );
         fs::write(folder.join("rabbitmq.conf"), settings).expect("written");
-        let epmd = Command::new("epmd")
-            .args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("epmd runs: is rabbitmq-server installed?");
-        fs::write(folder.join("epmd.pid"), epmd.id().to_string()).expect("written");
+        let epmd = beside.is_none().then(|| {
+            let epmd = Command::new("epmd")
+                .args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("epmd runs: is rabbitmq-server installed?");
+            fs::write(folder.join("epmd.pid"), epmd.id().to_string()).expect("written");
+            epmd
+        });
         let clean = "cat >/dev/null; for file in node.pid epmd.pid; do kill -9 $(cat \"$1/$file\") 2>/dev/null; done; \
                      rm -rf \"$1\"";
         let cleaner = Command::new("sh")
@@ -145,6 +173,7 @@ impl Node {
             .expect("sh runs");
         Self {
             folder,
+            home,
             name,
             port,
             tls_port,
@@ -156,6 +185,11 @@ impl Node {
             _epmd: epmd,
             _cleaner: cleaner,
         }
+    }
+
+    /// What other nodes call it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it listens for AMQP, whether it runs or not.
@@ -303,7 +337,7 @@ impl Node {
         command
             .current_dir(&self.folder)
             .stdin(Stdio::null())
-            .env("HOME", file("home"))
+            .env("HOME", &self.home)
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODENAME", &self.name)

@@ -48,7 +48,9 @@ mod senders;
 mod watch;
 mod world;
 
+mod backlog;
 mod broker;
+mod cluster;
 mod concurrency;
 mod damage;
 mod disk_faults;
@@ -69,7 +71,7 @@ use watch::Watch;
 type Section = fn(&Form) -> Result<Vec<Row>, String>;
 
 /// Sections in the order of the table, what they do, and whether the short form has them.
-const SECTIONS: [(&str, &str, bool, Section); 8] = [
+const SECTIONS: [(&str, &str, bool, Section); 10] = [
     ("oracle", "the judge finds out each way to break the promise", true, self_check::run),
     ("process", "SIGKILL at random and at each named point, SIGTERM, SIGSTOP, memory, descriptors", true, process::run),
     ("power", "power cuts under the daemon and the journal alone, in three ways; sled beside them", true, power::run),
@@ -81,6 +83,8 @@ const SECTIONS: [(&str, &str, bool, Section); 8] = [
         damage::run,
     ),
     ("broker", "everything between the relay and the order system", true, broker::run),
+    ("cluster", "three brokers, and the one that leads the queue killed under load", false, cluster::run),
+    ("backlog", "a broker that is gone for a million notifications, and comes back", false, backlog::run),
     ("model", "the store against a model of ten lines, with crashes and power cuts", true, model::run),
     (
         "concurrency",
