@@ -1,6 +1,6 @@
 //! One replay at work: to the relay's own consumers by writing redeliveries, elsewhere by carrying the events itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{CANCELED, DONE, FAILED, Inner};
 use crate::event::Position;
 use crate::sink::{Link, Report};
 use crate::store::replaying::{Found, Replay, Selection};
-use crate::store::{StoreError, Unavailable};
+use crate::store::{Due, StoreError, Unavailable};
 
 /// Events written in one group at most, also where nothing else bounds them.
 const AT_ONCE: usize = 256;
@@ -138,16 +138,16 @@ impl<'i> Job<'i> {
             let found = self.find(allowed).await?;
             self.pace.spent(found.events.len());
             let handed = self.inner.store.handed(&found.events, &self.replay).map_err(unreadable)?;
-            let mut flying: BTreeSet<Position> = handed.iter().map(|due| due.position).collect();
-            handed.iter().for_each(|due| link.send(due));
-            while !flying.is_empty() {
+            let mut flight = Flight::default();
+            handed.iter().for_each(|due| flight.send(due, link));
+            while !flight.flying.is_empty() {
                 let report = tokio::select! {
                     report = tokio::time::timeout(CONFIRM, link.next()) => report,
                     // What is not confirmed is not counted; the next start sends it once more.
                     stop = self.stopped() => return Err(stop),
                 };
                 match report.map_err(|_| Stop::Failed("no confirm came in time".to_owned()))? {
-                    Report::Took(position) => drop(flying.remove(&position)),
+                    Report::Took(position) => flight.taken(position, link),
                     Report::Returned(_, why) => {
                         return Err(Stop::Failed(format!("no queue takes the events ({why})")));
                     }
@@ -218,6 +218,53 @@ impl<'i> Job<'i> {
             () = stopping.cancelled() => Stop::Stopping,
         }
     }
+}
+
+/// Events on their way to another exchange. A link has several channels, so of an order only one is on its way: the next
+/// one goes when it was taken, as in the relay.
+#[derive(Default)]
+struct Flight<'d> {
+    flying: BTreeMap<Position, Option<String>>,
+    /// Behind the one of their order that is on its way.
+    behind: BTreeMap<String, VecDeque<&'d Due>>,
+}
+
+impl<'d> Flight<'d> {
+    fn send(&mut self, due: &'d Due, link: &mut dyn Link) {
+        let order = order_of(due);
+        if let Some(order) = &order {
+            if let Some(behind) = self.behind.get_mut(order) {
+                return behind.push_back(due);
+            }
+            self.behind.insert(order.clone(), VecDeque::new());
+        }
+        link.send(due);
+        self.flying.insert(due.position, order);
+    }
+
+    fn taken(&mut self, position: Position, link: &mut dyn Link) {
+        let Some(Some(order)) = self.flying.remove(&position) else { return };
+        match self.behind.get_mut(&order).and_then(VecDeque::pop_front) {
+            Some(next) => {
+                link.send(next);
+                self.flying.insert(next.position, Some(order));
+            }
+            None => drop(self.behind.remove(&order)),
+        }
+    }
+}
+
+/// Its order. That two sources may mean two orders by one word costs a moment only.
+fn order_of(due: &Due) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Event {
+        data: Data,
+    }
+    #[derive(serde::Deserialize)]
+    struct Data {
+        order_id: Option<String>,
+    }
+    serde_json::from_slice(&due.body).ok().and_then(|event: Event| event.data.order_id)
 }
 
 fn unreadable(error: StoreError) -> Stop {

@@ -1,9 +1,11 @@
 //! What an operator sends again, over a real RabbitMQ: what the broker once refused for good.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
 
+use crate::consumer::{self, Consumer, Message};
 use crate::fixtures::{self, text};
 use crate::harness::{Daemon, eventually_within};
 use crate::http;
@@ -80,4 +82,35 @@ fn a_dead_letter_that_is_tried_again_arrives_where_the_reason_was_mended() {
     }
     assert_eq!(daemon.ask("/api/v1/dead-letters"), json!({ "dead_letters": [], "next": null }));
     assert_eq!(daemon.metric("quittance_dead_letters"), 0.0);
+}
+
+#[test]
+fn a_replay_to_another_exchange_brings_each_order_in_its_order_and_says_whose_it_is() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    let daemon = scene.serve();
+    let acknowledged = post(&daemon, 0..400, 7);
+    let relayed = scene.consumer();
+    relayed.wait_for(acknowledged.len(), PATIENCE);
+    broker_script(
+        &scene,
+        "ch.exchange_declare('books', 'fanout', durable=True)\n\
+         ch.queue_declare('books', durable=True)\n\
+         ch.queue_bind('books', 'books')",
+    );
+    let books = Consumer::of(scene.node, &scene.vhost, "books");
+    books.wait_until_ready();
+    let wanted = json!({ "rate": "max", "exchange": "books", "routing_key": "import" });
+    let replay = replayed(&daemon, "/api/v1/replays", &wanted);
+    books.wait_for(acknowledged.len(), PATIENCE);
+    let messages = books.messages();
+    // Its judge knows of each order what has to come next.
+    assert_eq!(consumer::judge(&messages).map(|tally| tally.delivered), Ok(acknowledged.len()));
+    let ids = |messages: &[Message]| messages.iter().map(|message| message.id().to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(ids(&messages), ids(&relayed.messages()), "events keep their ids");
+    for message in &messages {
+        let said = (&message.headers["x-quittance-replay"], &message.headers["x-quittance-replay-by"]);
+        assert_eq!((said, message.routing_key.as_str()), ((&json!(replay), &json!("night shift")), "import"));
+    }
+    assert_eq!(relayed.count(), acknowledged.len(), "the relay's own consumers get nothing again");
 }
