@@ -265,18 +265,7 @@ impl<'a> Case<'a> {
                     self.deliver_all();
                 }
                 // Slowly enough for the clock to be trusted: the order system lives on.
-                for _ in 0..6 {
-                    let now = self.clock.now() + SignedDuration::from_hours(40);
-                    self.clock.set(now);
-                    let body = json!({
-                        "currency": "CLP", "custom": format!("alive-{now}"), "price": "1.00", "service_id": "123",
-                        "status": "completed", "transaction_id": format!("alive-{now}"),
-                    });
-                    self.commit(body.to_string()).expect("kept");
-                    self.model.alive += 1;
-                    self.tally.borrow_mut().acknowledged += 1;
-                    self.look();
-                }
+                (0..6).for_each(|_| self.live_on(40));
                 if through {
                     self.wait_for_retention();
                 }
@@ -373,6 +362,20 @@ impl<'a> Case<'a> {
         entries.first().is_some_and(|entry| entry.position == event)
     }
 
+    /// Time passes, and the order system lives on: so slowly that the clock is trusted.
+    fn live_on(&mut self, hours: i64) {
+        let now = self.clock.now() + SignedDuration::from_hours(hours);
+        self.clock.set(now);
+        let body = json!({
+            "currency": "CLP", "custom": format!("alive-{now}"), "price": "1.00", "service_id": "123",
+            "status": "completed", "transaction_id": format!("alive-{now}"),
+        });
+        self.commit(body.to_string()).expect("kept");
+        self.model.alive += 1;
+        self.tally.borrow_mut().acknowledged += 1;
+        self.look();
+    }
+
     /// What nobody needs any more goes, once all of its segment is old.
     fn wait_for_retention(&mut self) {
         let old = self.clock.now() - SignedDuration::from_hours(24 * 9);
@@ -382,8 +385,13 @@ impl<'a> Case<'a> {
         // Sixteen events fill more than a segment: that of the first one is sealed, and all of it is old.
         let first = places.windows(16).map(|some| (some[0], some[10])).find(|(first, _)| is_free(*first));
         let Some((first, _)) = first.filter(|(_, tenth)| self.told[tenth].at < old) else { return };
-        let until = Instant::now() + PATIENCE;
+        let (until, mut soon) = (Instant::now() + PATIENCE, Instant::now() + PATIENCE / 10);
         while self.has_body(first) {
+            if Instant::now() > soon {
+                // A segment is looked at once a day, and at this one while something in it was still needed.
+                self.live_on(25);
+                soon = Instant::now() + PATIENCE / 10;
+            }
             assert!(Instant::now() < until, "the body of {first} is needed by nobody, and does not go");
             std::thread::sleep(Duration::from_millis(3));
         }
