@@ -82,7 +82,7 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
 fn plan_of(form: &Form, world: &mut World<'_>) -> Vec<Fault> {
     let each = |fault, times: usize| std::iter::repeat_n(fault, times);
     let mut faults: Vec<Fault> = POINTS.iter().flat_map(|point| each(Fault::Point(point), form.pick(1, 30))).collect();
-    faults.extend(each(Fault::Kill, form.pick(8, 430)));
+    faults.extend(each(Fault::Kill, form.pick(8, 460)));
     faults.extend(each(Fault::KillInAStart, form.pick(3, 70)));
     faults.extend(each(Fault::Term, form.pick(2, 30)));
     faults.extend(each(Fault::Freeze, form.pick(1, 4)));
