@@ -387,6 +387,10 @@ impl<'a> Case<'a> {
         let Some((first, _)) = first.filter(|(_, tenth)| self.told[tenth].at < old) else { return };
         let (until, mut soon) = (Instant::now() + PATIENCE, Instant::now() + PATIENCE / 10);
         while self.has_body(first) {
+            if self.letters().contains(&first) {
+                // Refused for good and asked for once more before its letter was written: the letter keeps it.
+                return;
+            }
             if Instant::now() > soon {
                 // A segment is looked at once a day, and at this one while something in it was still needed.
                 self.live_on(25);
