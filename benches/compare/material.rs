@@ -125,6 +125,11 @@ impl Material {
     /// Signed Paygol notifications with numbers that no call before had: signed by the harness, since keeping them would
     /// fill the disk.
     pub fn fresh_paygol(&self, mark: usize, count: usize) -> Requests {
+        self.paygol_signed_with(PAYGOL_SECRET, mark, count)
+    }
+
+    /// The same, with another secret.
+    pub fn paygol_signed_with(&self, secret: &str, mark: usize, count: usize) -> Requests {
         use hmac::{Hmac, KeyInit, Mac};
         let mut requests = Requests::with_capacity(count * 450, count);
         for number in 0..count {
@@ -132,7 +137,7 @@ impl Material {
                 r#"{{"country":"CL","completed_at":"2026-11-20T16:22:32-03:00","currency":"CLP","created_at":"2026-11-20T16:19:27-03:00","custom":"fresh-{mark}-{number}","method":"webpay","price":"{}.00","service_id":"123","status":"completed","transaction_id":"FRESH-{mark}-{number}"}}"#,
                 1000 + number % 90_000
             );
-            let mut hmac = Hmac::<sha2::Sha256>::new_from_slice(PAYGOL_SECRET.as_bytes()).expect("any length");
+            let mut hmac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
             hmac.update(body.as_bytes());
             let signature: String = hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
             requests.post("/paygol", &format!("X-Pg-Sig: {signature}\r\n"), &body);

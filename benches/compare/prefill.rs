@@ -4,6 +4,8 @@
 //! that the committer would have written: the first is verified and decided by the code that does it in the daemon, the
 //! others differ from it in what makes a notification another one.
 
+mod operated;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -12,12 +14,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderValue, Method};
+use jiff::Timestamp;
 use quittance::clock::{Clock, System};
 use quittance::config::Config;
 use quittance::event::{Digest, EventId, NotificationId, OrderId, Position};
 use quittance::provider::{self, Provider, Received};
 use quittance::store::embedded::decide::{Circumstances, Decision, decide};
 use quittance::store::embedded::journal::{Entry, Journal, Options};
+use quittance::store::embedded::raw;
 use quittance::store::embedded::record::{Progress, Record, SinkStart, Stamped, Statement};
 use quittance::store::embedded::state::{Key, Keys, Value, View};
 
@@ -29,15 +33,22 @@ const GROUP: usize = 1000;
 
 /// The folder of a store with `keys` notifications, of which the last `backlog` are owed to the relay. Made once.
 pub fn store(cache: &Path, material: &Material, keys: u64, backlog: u64) -> PathBuf {
-    let folder = cache.join(format!("store-{keys}-{backlog}"));
+    let what = format!("{keys} notifications, {backlog} of them owed to the relay");
+    made_once(cache, &format!("store-{keys}-{backlog}"), &what, |folder| fill(folder, material, keys, backlog))
+}
+
+pub use operated::{FORGOTTEN_SECRET, LETTERS, MANY, OPERATED, SPACING, arrived, operated, order};
+
+fn made_once(cache: &Path, name: &str, what: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    let folder = cache.join(name);
     let done = folder.join("prefilled");
     if done.exists() {
         return folder;
     }
-    say(&format!("writing {keys} notifications, {backlog} of them owed to the relay (kept for the next time)"));
+    say(&format!("writing {what} (kept for the next time)"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("made");
-    fill(&folder, material, keys, backlog);
+    fill(&folder);
     fs::write(done, "").expect("written");
     folder
 }
@@ -52,13 +63,42 @@ impl View for Nothing {
     fn put(&mut self, _: Key, _: Value) {}
 }
 
+/// What tells one notification from another.
+struct Made {
+    order: String,
+    transaction: String,
+    status: &'static str,
+    price: u64,
+    at: Timestamp,
+}
+
+impl Made {
+    fn old(number: u64) -> Self {
+        let (order, transaction) = (format!("old-{number}"), format!("OLD-{number:012}"));
+        Self { order, transaction, status: "completed", price: 1000 + number % 90000, at: System.now() }
+    }
+}
+
 struct Filler {
     journal: Journal,
     keys: Keys,
+    provider: Arc<dyn Provider>,
     group: Vec<Entry>,
 }
 
 impl Filler {
+    /// A store in a folder, as a daemon of the harness' own would make it.
+    fn new(folder: &Path, material: &Material) -> Self {
+        let file = Daemon::default().configure(folder, material);
+        let config = Config::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
+        let place = config.sources.iter().position(|source| source.name.as_str() == "paygol").expect("configured");
+        let provider = provider::build_all(&config.sources).swap_remove(place);
+        let options = Options { segment_bytes: config.store.segment_bytes, verify: false };
+        let (journal, _) = Journal::open(folder, options).expect("a journal");
+        let keys = Keys::new(journal.store_id());
+        Self { journal, keys, provider, group: Vec::with_capacity(GROUP) }
+    }
+
     fn position(&self) -> Position {
         Position(self.journal.next_position().0 + self.group.len() as u64)
     }
@@ -73,6 +113,39 @@ impl Filler {
         }
     }
 
+    /// A notification that was verified and decided.
+    fn decided(&self, view: &mut impl View, made: &Made) -> (Box<Statement>, Bytes, Vec<u8>) {
+        let Made { order, transaction, status, price, at } = made;
+        let body = format!(
+            r#"{{"country":"CL","completed_at":"2026-11-20T16:22:32-03:00","currency":"CLP","created_at":"2026-11-20T16:19:27-03:00","custom":"{order}","method":"webpay","price":"{price}.00","service_id":"123","status":"{status}","transaction_id":"{transaction}"}}"#
+        );
+        let mut hmac = Hmac::<sha2::Sha256>::new_from_slice(PAYGOL_SECRET.as_bytes()).expect("any length");
+        hmac.update(body.as_bytes());
+        let signature: String = hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.insert("x-pg-sig", HeaderValue::from_str(&signature).expect("hex"));
+        let received = Received {
+            method: Method::POST,
+            path: "/paygol".to_owned(),
+            rest: String::new(),
+            query: None,
+            headers,
+            body: Bytes::from(body),
+            remote: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            at: *at,
+        };
+        // Nothing in it is a secret: nothing is cut out.
+        let raw = raw::write(&received, &[]);
+        let verified = self.provider.verify(received).unwrap_or_else(|_| panic!("a genuine notification was refused"));
+        let calm =
+            Circumstances { now: System.now(), clock_alarm: false, restored: false, fulfil_never: false, again: false };
+        match decide(view, &self.keys, self.position(), &verified, None, None, &calm) {
+            Decision::Keep { statement, event: Some(event), .. } => (statement, raw, event.to_json()),
+            _ => panic!("a first notification is kept and told"),
+        }
+    }
+
     fn write(&mut self) {
         self.journal.append(&self.group).expect("the journal takes it");
         self.group.clear();
@@ -80,15 +153,8 @@ impl Filler {
 }
 
 fn fill(folder: &Path, material: &Material, keys: u64, backlog: u64) {
-    let file = Daemon::default().configure(folder, material);
-    let config = Config::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
-    let place = config.sources.iter().position(|source| source.name.as_str() == "paygol").expect("configured");
-    let provider = provider::build_all(&config.sources).swap_remove(place);
-    let options = Options { segment_bytes: config.store.segment_bytes, verify: false };
-    let (journal, _) = Journal::open(folder, options).expect("a journal");
-    let keys_of = Keys::new(journal.store_id());
-    let mut filler = Filler { journal, keys: keys_of, group: Vec::with_capacity(GROUP) };
-    let template = decided(&filler, &provider, 0).0;
+    let mut filler = Filler::new(folder, material);
+    let template = filler.decided(&mut Nothing, &Made::old(0)).0;
     filler.add(Record::SinkStart(SinkStart { sink: "amqp".to_owned(), after: Position(0) }), Bytes::new(), vec![]);
     for number in 0..keys - backlog {
         let statement = another(&template, number, filler.position());
@@ -99,43 +165,11 @@ fn fill(folder: &Path, material: &Material, keys: u64, backlog: u64) {
     filler.add(Record::Progress(progress), Bytes::new(), Vec::new());
     filler.add(Record::Horizon(settled), Bytes::new(), Vec::new());
     for number in keys - backlog..keys {
-        let (statement, raw, event) = decided(&filler, &provider, number);
+        let (statement, raw, event) = filler.decided(&mut Nothing, &Made::old(number));
         filler.add(Record::Notification(statement), raw, event);
     }
     filler.write();
     filler.journal.close().expect("closed");
-}
-
-/// A notification that was verified and decided.
-fn decided(filler: &Filler, provider: &Arc<dyn Provider>, number: u64) -> (Box<Statement>, Bytes, Vec<u8>) {
-    let body = format!(
-        r#"{{"country":"CL","completed_at":"2026-11-20T16:22:32-03:00","currency":"CLP","created_at":"2026-11-20T16:19:27-03:00","custom":"old-{number}","method":"webpay","price":"{}.00","service_id":"123","status":"completed","transaction_id":"OLD-{number:012}"}}"#,
-        1000 + number % 90000
-    );
-    let mut hmac = Hmac::<sha2::Sha256>::new_from_slice(PAYGOL_SECRET.as_bytes()).expect("any length");
-    hmac.update(body.as_bytes());
-    let signature: String = hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut headers = HeaderMap::new();
-    headers.insert("content-type", HeaderValue::from_static("application/json"));
-    headers.insert("x-pg-sig", HeaderValue::from_str(&signature).expect("hex"));
-    let raw = Bytes::from(format!("POST /paygol\n{headers:?}\n{body}"));
-    let received = Received {
-        method: Method::POST,
-        path: "/paygol".to_owned(),
-        rest: String::new(),
-        query: None,
-        headers,
-        body: Bytes::from(body),
-        remote: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        at: System.now(),
-    };
-    let verified = provider.verify(received).unwrap_or_else(|_| panic!("a genuine notification was refused"));
-    let calm =
-        Circumstances { now: System.now(), clock_alarm: false, restored: false, fulfil_never: false, again: false };
-    match decide(&mut Nothing, &filler.keys, filler.position(), &verified, None, None, &calm) {
-        Decision::Keep { statement, event: Some(event), .. } => (statement, raw, event.to_json()),
-        _ => panic!("a first notification is kept and told"),
-    }
 }
 
 /// The same for another order, transaction and key.

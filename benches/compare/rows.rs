@@ -2,6 +2,7 @@
 
 mod answers;
 mod growth;
+mod operate;
 mod relay;
 mod store;
 
@@ -78,6 +79,11 @@ pub const ROWS: &[Row] = &[
     Row { name: "start", what: "start after SIGKILL with ten million keys", run: store::start },
     Row { name: "keys", what: "answers/s with ten million keys to answers/s with none", run: store::keys },
     Row { name: "drain", what: "p99 at 5,000/s while a million events are drained, to p99 without", run: relay::drain },
+    Row {
+        name: "operate",
+        what: "what operators ask for, over a store of a million notifications: lists, replays, retries, doctor",
+        run: operate::operate,
+    },
     Row {
         name: "growth",
         what: "plots: rate, p99, memory, disk and start against kept notifications and connections",

@@ -21,21 +21,26 @@ use crate::servers::{self, Daemon, Server};
 
 /// As many as the daemon has unconfirmed at most, and as many events as a backlog of this row holds.
 const WINDOW: u64 = 256;
-const BACKLOG: u64 = 100_000;
+pub(super) const BACKLOG: u64 = 100_000;
 
-fn url(node: &Node, vhost: &str) -> String {
+pub(super) fn url(node: &Node, vhost: &str) -> String {
     format!("amqp://guest:guest@{}/{vhost}", node.address())
 }
 
 /// A daemon that has reached the broker.
-fn connected(bench: &Bench, how: &Daemon) -> Server {
+pub(super) fn connected(bench: &Bench, how: &Daemon) -> Server {
     let server = bench.daemon(how);
+    reach(&server);
+    server
+}
+
+/// Waits until the relay has reached the broker.
+pub(super) fn reach(server: &Server) {
     let end = Instant::now() + Duration::from_secs(60);
     while server.metric("quittance_relay_connected") < 1.0 {
         assert!(Instant::now() < end, "the relay does not reach the broker");
         thread::sleep(Duration::from_millis(20));
     }
-    server
 }
 
 pub fn while_relaying(bench: &mut Bench, row: &str) {
@@ -48,7 +53,7 @@ pub fn while_relaying(bench: &mut Bench, row: &str) {
         let server = connected(bench, &Daemon { broker: Some(url(&node, &vhost)), ..Daemon::default() });
         let outcome = drive(&server, &requests, CONNECTIONS, Pace::Closed, bench.turn());
         ours.push(outcome.rate());
-        let confirmed = server.metric("quittance_relay_published_total{outcome=\"confirmed\"}");
+        let confirmed = confirmed(&server);
         relayed.push(confirmed / outcome.elapsed.as_secs_f64());
         server.stop();
         node.must(&["delete_vhost", &vhost]);
@@ -88,8 +93,18 @@ pub fn backlog(bench: &mut Bench, row: &str) {
 }
 
 /// Confirms a second, from the first to the last of `count`.
-fn drained(server: &Server, count: u64) -> f64 {
-    let confirmed = || server.metric("quittance_relay_published_total{outcome=\"confirmed\"}");
+pub(super) fn drained(server: &Server, count: u64) -> f64 {
+    drained_from(server, 0.0, count)
+}
+
+/// What the broker has confirmed since the daemon's start.
+pub(super) fn confirmed(server: &Server) -> f64 {
+    server.metric("quittance_relay_published_total{outcome=\"confirmed\"}")
+}
+
+/// Confirms a second of the `count` that come after `before`, from the first to the last of them.
+pub(super) fn drained_from(server: &Server, before: f64, count: u64) -> f64 {
+    let confirmed = || confirmed(server) - before;
     let (mut first, end) = (None, Instant::now() + Duration::from_secs(600));
     loop {
         let now = confirmed();
@@ -105,7 +120,7 @@ fn drained(server: &Server, count: u64) -> f64 {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-r").arg(from).arg(to));
 }
 
