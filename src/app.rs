@@ -34,6 +34,7 @@ use crate::sink::feed::Feed;
 use crate::store::embedded::journal::disk::make_folder;
 use crate::store::embedded::{self, AMQP, Embedded, Enlisted};
 use crate::store::{Filter, HeadNote, Readiness, Store};
+use crate::traces::Traces;
 use reload::Parts;
 pub use reload::{NotTaken, Reloader};
 
@@ -57,6 +58,7 @@ pub struct App {
     /// Says whether the store knows where the relay's sink goes on.
     enlisted: Option<watch::Receiver<Enlisted>>,
     reloader: Reloader,
+    traces: Traces,
     note: HeadNote,
     /// Says why the store failed for good.
     fatal: Option<watch::Receiver<Option<String>>>,
@@ -136,6 +138,8 @@ const RELAYING_BOUND: Duration = Duration::from_secs(2);
 const ENLISTING_BOUND: Duration = Duration::from_secs(3);
 /// How long answers of the admin listener have after that.
 const ASKING_BOUND: Duration = Duration::from_secs(1);
+/// How long the collector of spans has for the last ones.
+const FLUSHING_BOUND: Duration = Duration::from_millis(500);
 
 impl App {
     /// Opens the store, then binds both sockets; nothing is accepted before [`App::run`]. A store that has to read its
@@ -146,7 +150,7 @@ impl App {
     /// new sink begins.
     pub async fn bind(config: Config, options: Options) -> Result<Self, AppError> {
         // Before anything is opened: a configuration that is wrong leaves nothing behind.
-        config.amqp.as_ref().map(|amqp| Amqp::new(amqp, HeadNote::default())).transpose()?;
+        config.amqp.as_ref().map(|amqp| Amqp::new(amqp, HeadNote::default(), Traces::default())).transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(clock::System);
         let metrics = Metrics::new(&config.sources, clock.now())?;
         let how = embedded::Options {
@@ -191,16 +195,18 @@ impl App {
         let group = || Tasks::new(Handle::current());
         let (serving, relaying, asking) = (group(), group(), group());
         let note = HeadNote::default();
+        let traces = traces(&config, &clock, &metrics);
         let relay = match &config.amqp {
             None => None,
             Some(amqp) => Some(Relay {
                 store: Arc::clone(&store),
-                sink: Arc::new(Amqp::new(amqp, note.clone())?),
+                sink: Arc::new(Amqp::new(amqp, note.clone(), traces.clone())?),
                 name: AMQP,
                 window: usize::from(amqp.window),
                 attempts: amqp.attempts,
                 health: Health::default(),
                 metrics: metrics.relay(),
+                traces: traces.clone(),
                 tasks: relaying.clone(),
             }),
         };
@@ -217,6 +223,7 @@ impl App {
             serving.clone(),
             metrics.nowhere(),
             quarantine.clone(),
+            traces.clone(),
         );
         let source_lines = site.routes.endpoints().iter().map(|endpoint| SourceLine {
             name: endpoint.source.clone(),
@@ -283,6 +290,7 @@ impl App {
             replays,
             enlisted,
             reloader,
+            traces,
             note,
             fatal,
         })
@@ -332,6 +340,7 @@ impl App {
             replays,
             enlisted,
             fatal,
+            traces,
             note,
             ..
         } = self;
@@ -358,6 +367,8 @@ impl App {
         report("relay", relaying.wait(RELAYING_BOUND).await);
         asking.stop();
         report("admin listener", asking.wait(ASKING_BOUND).await);
+        // Beside the rest: nothing but the last spans hangs on it.
+        let flushing = Handle::current().spawn_blocking(move || traces.flush(FLUSHING_BOUND));
         let closing = Handle::current().spawn_blocking(move || {
             head::note_head(&*store, &note);
             store.close();
@@ -365,6 +376,7 @@ impl App {
         if closing.await.is_err() {
             tracing::error!("closing the store ended by a panic");
         }
+        let _ = flushing.await; // a panic there takes spans with it and nothing else
         tracing::info!("stopped");
         failure.map_or(Ok(()), Err)
     }
@@ -426,10 +438,18 @@ fn report(group: &str, end: Result<(), crate::drain::StillRunning>) {
 
 /// Makes the sink of another exchange at the configured brokers.
 fn towards(settings: config::Amqp, note: HeadNote) -> Towards {
-    Arc::new(move |elsewhere| match Amqp::new(&settings, note.clone()) {
+    Arc::new(move |elsewhere| match Amqp::new(&settings, note.clone(), Traces::default()) {
         Ok(amqp) => Arc::new(amqp.towards(&elsewhere.exchange, elsewhere.routing_key.as_deref())),
         // It read when the daemon started.
         Err(WrongUrl { .. }) => unreachable!("the relay has the same URLs"),
+    })
+}
+
+/// A thread that cannot be started for them keeps nobody from receiving either.
+fn traces(config: &Config, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Traces {
+    Traces::start(config.traces.as_ref(), Arc::clone(clock), metrics.traces()).unwrap_or_else(|error| {
+        tracing::error!(%error, "no traces: their thread cannot be started");
+        Traces::default()
     })
 }
 

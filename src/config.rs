@@ -48,6 +48,8 @@ pub struct Config {
     pub amqp: Option<Amqp>,
     /// Names of feed consumers whose acknowledgement counts.
     pub feed_consumers: Vec<String>,
+    /// Where spans go; `None`: nowhere.
+    pub traces: Option<Traces>,
     /// The sources, in the file's order.
     pub sources: Vec<Source>,
 }
@@ -123,6 +125,15 @@ pub struct Quarantine {
     pub max_bytes: u64,
     /// Older ones go.
     pub max_age: Duration,
+}
+
+/// `[traces]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// The collector's URL without OTLP's own path and without a trailing slash.
+    pub endpoint: String,
+    /// Of so many traces one is kept.
+    pub one_in: u64,
 }
 
 /// `[relay.amqp]`.
@@ -384,6 +395,7 @@ impl Config {
         let quarantine = settings::quarantine(root.section("quarantine"), listener.as_ref());
         let fulfil_never = settings::policy(root.section("policy"));
         let (amqp, feed_consumers) = settings::relay(root.section("relay"));
+        let traces = settings::traces(root.section("traces"));
         let public_url = listener.as_ref().map(|listener| listener.public_url.as_str());
         let tables = root.sections("source");
         if !root.has("source") {
@@ -406,6 +418,7 @@ impl Config {
             fulfil_never,
             amqp,
             feed_consumers,
+            traces,
             sources,
         })
         .filter(|_| document.clean())

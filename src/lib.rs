@@ -31,4 +31,5 @@ pub mod service_manager;
 pub mod sink;
 pub mod store;
 pub mod telemetry;
+pub mod traces;
 pub mod verdict;

@@ -49,6 +49,7 @@ struct Inner {
     nowhere: SourceMetrics,
     commit: CommitMetrics,
     relay: RelayMetrics,
+    traces: TraceMetrics,
     connections: IntGauge,
     silence_seconds: IntGaugeVec,
     quarantine_bytes: IntGaugeVec,
@@ -79,6 +80,13 @@ pub struct RelayMetrics {
     backlog: IntGauge,
     oldest_seconds: prometheus::Gauge,
     dead_letters: IntGauge,
+}
+
+/// What became of spans; zero as long as no collector is configured. A cheap clone; the default one is registered nowhere.
+#[derive(Clone)]
+pub struct TraceMetrics {
+    sent: IntCounter,
+    dropped: IntCounter,
 }
 
 /// From a tenth of what one sync costs to the request timeout's order of magnitude.
@@ -112,6 +120,7 @@ impl Metrics {
             sources: RwLock::default(),
             commit: CommitMetrics::registered(&registry)?,
             relay: RelayMetrics::registered(&registry)?,
+            traces: TraceMetrics::registered(&registry)?,
             connections: gauge(&registry, "connections", "Open connections of the public listener")?,
             silence_seconds,
             quarantine_bytes,
@@ -171,6 +180,10 @@ impl Metrics {
     /// What the relay reports to.
     pub fn relay(&self) -> RelayMetrics {
         self.0.relay.clone()
+    }
+    /// What carries spans reports to.
+    pub fn traces(&self) -> TraceMetrics {
+        self.0.traces.clone()
     }
     /// Open connections of the public listener.
     pub fn connections(&self) -> &IntGauge {
@@ -283,6 +296,40 @@ impl RelayMetrics {
     }
 }
 
+impl TraceMetrics {
+    /// Counts spans that the collector took.
+    pub fn sent(&self, spans: usize) {
+        self.sent.inc_by(spans as u64);
+    }
+    /// Counts spans that there was no room for, or that the collector did not take.
+    pub fn dropped(&self, spans: usize) {
+        self.dropped.inc_by(spans as u64);
+    }
+    /// How many were counted as dropped.
+    #[cfg(test)]
+    pub fn counted_as_dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    fn new() -> Result<(Self, IntCounterVec), prometheus::Error> {
+        let spans = IntCounterVec::new(Opts::new("trace_spans_total", "What became of spans"), &["outcome"])?;
+        let this = Self { sent: spans.with_label_values(&["sent"]), dropped: spans.with_label_values(&["dropped"]) };
+        Ok((this, spans))
+    }
+    fn registered(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let (this, spans) = Self::new()?;
+        registry.register(Box::new(spans))?;
+        Ok(this)
+    }
+}
+
+impl Default for TraceMetrics {
+    #[expect(clippy::expect_used, reason = "the names above are constants, and a test makes one")]
+    fn default() -> Self {
+        Self::new().expect("constant names are valid").0
+    }
+}
+
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     let gauge = IntGauge::new(name, help)?;
     registry.register(Box::new(gauge.clone()))?;
@@ -358,6 +405,7 @@ mod tests {
             "index_lag_records 0",
             "index_rebuild_progress_ratio 0",
             "quarantine_bytes{source=\"shop\"} 0",
+            "trace_spans_total{outcome=\"dropped\"} 0",
             "connections 0",
             "ready 0",
             "store_free_bytes 0",

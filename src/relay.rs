@@ -25,6 +25,7 @@ use crate::failpoint;
 use crate::metrics::{Published, RelayMetrics};
 use crate::sink::{Link, Report, Sink, Trouble};
 use crate::store::{Due, NOT_OPEN, Settled, Store, StoreError};
+use crate::traces::{Publishing, Traces};
 use backoff::Backoff;
 use health::Health;
 use window::{Judgement, Refusal, Stall, Window};
@@ -58,6 +59,8 @@ pub struct Relay {
     pub health: Health,
     /// The series.
     pub metrics: RelayMetrics,
+    /// Spans of what is sent.
+    pub traces: Traces,
     /// Its tasks.
     pub tasks: Tasks,
 }
@@ -101,6 +104,7 @@ struct Carrier<'a> {
     /// By when the last confirms must be here.
     last_call: Option<Instant>,
     unreadable: bool,
+    publishing: Publishing,
 }
 
 impl Relay {
@@ -227,6 +231,7 @@ impl<'a> Carrier<'a> {
             dry: false,
             last_call: None,
             unreadable: false,
+            publishing: relay.traces.publishing(),
         }
     }
 
@@ -326,6 +331,7 @@ impl<'a> Carrier<'a> {
                 for due in claims.due.drain(..) {
                     link.send(&due);
                     self.window.sent(due.position, due.attempts, now);
+                    self.publishing.sent(&due, now);
                 }
                 if !none {
                     failpoint::reach("after-publish");
@@ -391,6 +397,7 @@ impl<'a> Carrier<'a> {
         match report {
             Report::Took(position) => {
                 metrics.published(Published::Confirmed);
+                self.publishing.ended(position, Published::Confirmed);
                 if let Some(charged) = self.window.took(position, now) {
                     failpoint::reach("after-confirm");
                     self.relay.settle(position, Settled::Delivered);
@@ -400,11 +407,13 @@ impl<'a> Carrier<'a> {
             }
             Report::Returned(position, why) => {
                 metrics.published(Published::Returned);
+                self.publishing.ended(position, Published::Returned);
                 let judgement = self.window.refused(position, Refusal::Returned, why, now);
                 judgement.into_iter().for_each(|judgement| self.judged(judgement));
             }
             Report::Nacked(position, why) => {
                 metrics.published(Published::Nacked);
+                self.publishing.ended(position, Published::Nacked);
                 let judgement = self.window.refused(position, Refusal::Nacked, why, now);
                 judgement.into_iter().for_each(|judgement| self.judged(judgement));
             }
@@ -413,6 +422,7 @@ impl<'a> Carrier<'a> {
                 if !self.relay.health.snapshot().blocked {
                     tracing::warn!(why, "the broker closed the channel: what was unconfirmed is sent one by one");
                 }
+                self.publishing.lost();
                 let lost = self.window.broke(&why, now);
                 self.relay.let_go(lost);
                 self.dry = false;

@@ -15,6 +15,7 @@ use crate::event::Verdict;
 use crate::provider;
 use crate::sink::amqp::{Amqp, Examined};
 use crate::store::HeadNote;
+use crate::traces::Traces;
 
 /// A source as an operator wants to know it.
 #[derive(Debug, Serialize)]
@@ -34,7 +35,7 @@ struct Described {
 /// # Errors
 /// [`Failure`] when the store's folder cannot be used, the daemon is not ready, or stdout cannot be written.
 pub fn run<W: Write>(config: &Config, file: &Path, arguments: &cli::Check, out: &mut Out<W>) -> Result<(), Failure> {
-    let sink = config.amqp.as_ref().map(|amqp| Amqp::new(amqp, HeadNote::default())).transpose();
+    let sink = config.amqp.as_ref().map(|amqp| Amqp::new(amqp, HeadNote::default(), Traces::default())).transpose();
     let sink = sink.map_err(|wrong| serve::failure(wrong.into(), file))?;
     // Looked at first: a reader that closes the pipe early must not turn a useless folder into success.
     let store = check_store(&config.store.path).map_err(|error| error.failure(file));

@@ -31,6 +31,7 @@ pub fn needs_restart(running: &Config, wanted: &Config, queue: usize) -> Vec<Pro
         fulfil_never: _,
         amqp,
         feed_consumers: _,
+        traces,
         sources,
     } = wanted;
     let mut problems = Vec::new();
@@ -47,6 +48,7 @@ pub fn needs_restart(running: &Config, wanted: &Config, queue: usize) -> Vec<Pro
     note("store.path", *path != running.store.path, "is another than the store that is open");
     note("store.segment", *segment_bytes != running.store.segment_bytes, "is another than the open store's");
     note("relay.amqp", !same_relay(amqp.as_ref(), running.amqp.as_ref()), "is not what the relay was started with");
+    note("traces", *traces != running.traces, "is not what the daemon was started with");
     for (at, source) in sources.iter().enumerate() {
         let former = running.sources.iter().find(|former| former.name == source.name);
         let Some(former) = former else { continue };
@@ -136,6 +138,7 @@ secrets = ["7c1a6a24-7943-102d-92f8-29573711ad31"]
             ("a-password-of-it", "another-password", "relay.amqp"),
             ("\nurl =", "\nwindow = 7\nurl =", "relay.amqp"),
             ("[relay.amqp]\nurl = \"amqp://quittance:a-password-of-it@127.0.0.1/\"\n", "", "relay.amqp"),
+            ("[store]", "[traces]\nendpoint = \"http://127.0.0.1:4318\"\n[store]", "traces"),
             ("name = \"paygol\"", "name = \"paygol\"\naccount = \"other\"", "source[0].account"),
             ("provider = \"paygol\"", "provider = \"paygol-legacy\"", "source[0].provider"),
         ] {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::raw::Section;
 use super::secret::{Rule, Secret};
-use super::{Admin, Amqp, Listener, Quarantine, Retention, SinkStart, StoreSettings, units};
+use super::{Admin, Amqp, Listener, Quarantine, Retention, SinkStart, StoreSettings, Traces, units};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -194,6 +194,29 @@ fn amqp(mut section: Section<'_>) -> Option<Amqp> {
     let attempts = u32::try_from(attempts).ok()?;
     let urls: Vec<_> = urls.into_iter().map(|(_, url)| url).collect();
     (!urls.is_empty()).then_some(Amqp { urls, exchange, queue, declare, window, attempts, start })
+}
+
+/// `[traces]`.
+pub(super) fn traces(mut section: Section<'_>) -> Option<Traces> {
+    if !section.present() {
+        return None;
+    }
+    const REMEDY: &str =
+        "write the URL of an OpenTelemetry collector near by, as in \"http://127.0.0.1:4318\", or leave [traces] out";
+    let endpoint = section.required_text("endpoint", REMEDY);
+    let one_in = section.count("one_in", 1, 1..=1_000_000);
+    if let Some(url) = &endpoint {
+        let why = if url.starts_with("https:") {
+            Err("is https: spans go to a collector near by, which can pass them on over TLS".to_owned())
+        } else {
+            check_public_url(url)
+        };
+        if let Err(why) = why {
+            section.problem("endpoint", why, REMEDY);
+        }
+    }
+    section.finish();
+    Some(Traces { endpoint: endpoint?, one_in })
 }
 
 fn broker_name(section: &mut Section<'_>, key: &'static str, max: usize) -> String {

@@ -390,6 +390,28 @@ fn the_relay_is_read() {
 }
 
 #[test]
+fn the_collector_is_read_and_what_is_wrong_with_it_has_a_remedy() {
+    let with = |table: &str| format!("{HEAD}{table}{PAYGOL}");
+    assert_eq!(good(&with("")).traces, None);
+    let endpoint = "http://127.0.0.1:4318".to_owned();
+    let table = "[traces]\nendpoint = \"http://127.0.0.1:4318\"\n";
+    assert_eq!(good(&with(table)).traces, Some(Traces { endpoint: endpoint.clone(), one_in: 1 }));
+    assert_eq!(good(&with(&format!("{table}one_in = 10\n"))).traces, Some(Traces { endpoint, one_in: 10 }));
+    one(&with("[traces]\n"), "traces.endpoint", "leave [traces] out");
+    one(&with(&format!("{table}one_in = 0\n")), "traces.one_in", "from 1 to 1000000");
+    one(&with(&format!("{table}ratio = 0.5\n")), "traces.ratio", "known here: endpoint, one_in");
+    for (url, why) in [
+        ("127.0.0.1:4318", "http://127.0.0.1:4318"),
+        ("https://otel.example.com", "near by"),
+        ("http://127.0.0.1:4318/", "slash"),
+        ("http://user:pw-of-it@127.0.0.1:4318", "password"),
+    ] {
+        let said = wrong(&with(&format!("[traces]\nendpoint = \"{url}\"\n")), &["traces.endpoint"]);
+        assert!(said.contains(why) && !said.contains("pw-of-it"), "{said}");
+    }
+}
+
+#[test]
 fn the_example_parses_as_it_is_and_with_every_line_taken_in_and_holds_every_key() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("clickpay.pem"), KEY).expect("written");
@@ -402,6 +424,7 @@ fn the_example_parses_as_it_is_and_with_every_line_taken_in_and_holds_every_key(
     let plain = Config::parse(example, folder.path(), &env).unwrap_or_else(|problems| panic!("{problems}"));
     let full = Config::parse(&whole, folder.path(), &env).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(plain.amqp.is_none() && full.amqp.is_some());
+    assert!(plain.traces.is_none() && full.traces.is_some());
 
     // The values shown are the defaults: taking them in changes nothing but the relay, the token and the page.
     let pages = |text: String| {
@@ -450,8 +473,8 @@ proptest! {
 
     #[test]
     fn any_value_anywhere_gives_a_tree_or_problems(
-        key in "(listener|admin|store|retention|quarantine|policy|relay|relay.amqp|relay.feed|source)",
-        name in "(address|public_url|max_body|header_timeout|token|path|segment|keys|url|consumers|name|provider|secrets|fields|\"\"|[a-z_]{1,12})",
+        key in "(listener|admin|store|retention|quarantine|policy|relay|relay.amqp|relay.feed|traces|source)",
+        name in "(address|public_url|max_body|header_timeout|token|path|segment|keys|url|consumers|name|provider|secrets|fields|endpoint|one_in|\"\"|[a-z_]{1,12})",
         value in "(1|-5|0x7f|1e400|true|\"\"|\"[ -!#-\\[\\]-~]{0,20}\"|\\[\\]|\\[1, \"a\", \\[\\]\\]|\\{\\}|\\{ file = \"x\" \\}|1979-05-27)",
     ) {
         let _ = parse(&format!("[{key}]\n{name} = {value}\n"));

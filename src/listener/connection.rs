@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::watch::{Due, Gate, Pace, Watch};
 use crate::failpoint;
+use crate::traces::Receiving;
 
 /// What happened to a connection before anything could be asked of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,17 +192,23 @@ async fn part(mut stream: TcpStream, last_words: Bytes) {
     let _ = tokio::time::timeout(LINGER, talk).await;
 }
 
-/// An answer's body that tells the watch when hyper has taken all of it.
+/// An answer's body that tells the watch, and the request's trace, when hyper has taken all of it.
 pub struct Tracked<B> {
     body: B,
     watch: Watch,
+    /// Ends when it is dropped.
+    _receiving: Receiving,
 }
 
 impl<B> Tracked<B> {
     /// Puts `watch` behind `body`.
     pub fn new(body: B, watch: Watch) -> Self {
+        Self::traced(body, watch, Receiving::untold())
+    }
+    /// The same with the request's trace.
+    pub fn traced(body: B, watch: Watch, receiving: Receiving) -> Self {
         watch.answering();
-        Self { body, watch }
+        Self { body, watch, _receiving: receiving }
     }
 }
 

@@ -35,6 +35,7 @@ use crate::metrics::SourceMetrics;
 use crate::provider::{Received, RefusalStyle};
 use crate::quarantine::Quarantine;
 use crate::store::{Store, Unavailable};
+use crate::traces::{Receiving, Traces};
 
 /// What every connection shares. A cheap clone.
 #[derive(Clone)]
@@ -47,6 +48,7 @@ struct Inner {
     tasks: Tasks,
     nowhere: SourceMetrics,
     quarantine: Option<Quarantine>,
+    traces: Traces,
     in_flight: Arc<AtomicUsize>,
     budget: LogBudget,
 }
@@ -71,9 +73,10 @@ impl Intake {
         tasks: Tasks,
         nowhere: SourceMetrics,
         quarantine: Option<Quarantine>,
+        traces: Traces,
     ) -> Self {
         let (in_flight, budget) = (Arc::default(), LogBudget::new(REFUSALS_LOGGED_PER_SECOND));
-        Self(Arc::new(Inner { sites, store, clock, tasks, nowhere, quarantine, in_flight, budget }))
+        Self(Arc::new(Inner { sites, store, clock, tasks, nowhere, quarantine, traces, in_flight, budget }))
     }
 
     /// The service for one connection.
@@ -98,8 +101,9 @@ impl Intake {
         respond::refused_raw(Rejection::Connections)
     }
 
-    async fn handle(self, request: Request<Incoming>, watch: Watch, remote: IpAddr) -> Response<Bytes> {
+    async fn handle(self, request: Request<Incoming>, watch: Watch, remote: IpAddr) -> (Response<Bytes>, Receiving) {
         let arrival = watch.begin();
+        let mut receiving = self.0.traces.receiving(arrival.first_byte);
         let site = self.0.sites.now();
         let (parts, body) = request.into_parts();
         let bodiless = body.is_end_stream();
@@ -108,6 +112,10 @@ impl Intake {
         let found = site.routes.find(&path).map(|(endpoint, rest)| (Arc::clone(endpoint), rest));
         let endpoint = found.as_ref().map(|(endpoint, _)| Arc::clone(endpoint));
 
+        if let Some(endpoint) = &endpoint {
+            receiving.at(&endpoint.source, endpoint.provider.word());
+        }
+
         let mut body_read = bodiless;
         let result = async {
             admit(&parts, arrival, endpoint.as_deref())?;
@@ -115,19 +123,21 @@ impl Intake {
             let body = body::collect(body, site.config.listener.max_body_bytes, &watch).await?;
             body_read = true;
             watch.body_read();
+            receiving.did("read");
             failpoint::reach("after-read");
             let at = self.arrived(arrival);
             let Parts { method, uri, headers, .. } = parts;
             let query = uri.query().map(str::to_owned);
             let (path, rest) = (uri.path().to_owned(), rest.to_owned());
             let received = Received { method, path, rest, query, headers, body, remote, at };
-            self.keep(&site, endpoint, received, arrival, &watch).await
+            self.keep(&site, endpoint, received, arrival, &watch, &mut receiving).await
         }
         .await;
 
         let doubtful = matches!(result, Err(Rejection::Malformed(_)));
         let mut response = result.unwrap_or_else(|rejection| {
             self.note_refusal(rejection, endpoint.as_deref(), remote);
+            receiving.refused(rejection.reason().map_or("path", |reason| reason.as_str()));
             respond::refused(rejection, endpoint.as_deref().map(|endpoint| &endpoint.style))
         });
         if !body_read || chunked || doubtful {
@@ -135,7 +145,8 @@ impl Intake {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             watch.linger();
         }
-        response
+        receiving.answered(response.status().as_u16());
+        (response, receiving)
     }
 
     /// Verified, committed and answered, or why not.
@@ -146,12 +157,15 @@ impl Intake {
         received: Received,
         arrival: Arrival,
         watch: &Watch,
+        receiving: &mut Receiving,
     ) -> Result<Response<Bytes>, Rejection> {
         let at = received.at;
         let slot = Slot::take(&self.0.in_flight, site.config.listener.max_in_flight)
             .ok_or(Rejection::Unavailable(Unavailable::Overloaded))?;
         // A few dozen microseconds at most: handing it to another thread would cost more.
-        let verified = match endpoint.provider.verify(received) {
+        let verified = endpoint.provider.verify(received);
+        receiving.did("verify");
+        let verified = match verified {
             Ok(verified) => verified,
             Err(refused) => {
                 if let Some(quarantine) = self.0.quarantine.as_ref().filter(|_| refused.may_be_genuine) {
@@ -170,7 +184,10 @@ impl Intake {
             Poll::Pending if watch.overdue() => Poll::Ready(Err(Rejection::Unavailable(Unavailable::Overloaded))),
             Poll::Pending => Poll::Pending,
         })
-        .await?;
+        .await;
+        receiving.did("commit");
+        let committed = committed?;
+        receiving.committed(&committed);
         failpoint::reach("before-answer");
         endpoint.metrics.answered_after(arrival.first_byte.elapsed());
         Ok(respond::accepted(endpoint.provider.answer(&committed)))
@@ -211,8 +228,8 @@ impl Service<Request<Incoming>> for OneConnection {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (intake, watch, remote) = (self.intake.clone(), self.watch.clone(), self.remote);
         Box::pin(async move {
-            let response = intake.handle(request, watch.clone(), remote).await;
-            Ok(response.map(|body| Tracked::new(Full::new(body), watch)))
+            let (response, receiving) = intake.handle(request, watch.clone(), remote).await;
+            Ok(response.map(|body| Tracked::traced(Full::new(body), watch, receiving)))
         })
     }
 }

@@ -170,6 +170,7 @@ impl Stage {
     fn start(&self) {
         let metrics = Metrics::new(&[], System.now()).expect("no collision");
         let relay = Relay {
+            traces: Traces::default(),
             store: Arc::new(self.store.clone()),
             sink: Arc::new(Handed(Arc::clone(&self.stub))),
             name: "amqp",

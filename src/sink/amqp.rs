@@ -41,6 +41,7 @@ use super::{Link, Pending, Report, Sink, Trouble};
 use crate::config;
 use crate::event::Position;
 use crate::store::{Due, HeadNote};
+use crate::traces::Traces;
 use places::{Step, trouble};
 
 /// How long one address may take to be reached, and a broker for each step after that.
@@ -99,6 +100,8 @@ struct Wiring {
     declare: bool,
     /// Goes along with every message: whoever keeps messages can tell whether the journal was changed since.
     note: HeadNote,
+    /// Says which span a message belongs to.
+    traces: Traces,
     /// What was warned of: once is enough for as long as the process lives.
     warned: Mutex<BTreeSet<String>>,
 }
@@ -162,7 +165,7 @@ impl Amqp {
     ///
     /// # Errors
     /// [`WrongUrl`].
-    pub fn new(settings: &config::Amqp, note: HeadNote) -> Result<Self, WrongUrl> {
+    pub fn new(settings: &config::Amqp, note: HeadNote, traces: Traces) -> Result<Self, WrongUrl> {
         let read = |(number, url): (usize, &config::Secret)| {
             let mut uri: AMQPUri = url.expose().parse().map_err(|_| WrongUrl { number })?;
             uri.query.heartbeat.get_or_insert(HEARTBEAT);
@@ -175,6 +178,7 @@ impl Amqp {
             routing_key: None,
             declare: settings.declare,
             note,
+            traces,
             warned: Mutex::default(),
         };
         Ok(Self { brokers, first: AtomicUsize::new(0), wiring: Arc::new(wiring) })
@@ -188,6 +192,7 @@ impl Amqp {
             routing_key: routing_key.map(str::to_owned),
             declare: false,
             note: self.wiring.note.clone(),
+            traces: self.wiring.traces.clone(),
             warned: Mutex::default(),
         };
         Self { wiring: Arc::new(wiring), ..self }
@@ -620,7 +625,7 @@ fn identity(properties: &BasicProperties) -> Identity {
     (id, replay)
 }
 
-fn properties(due: &Due, note: &HeadNote) -> BasicProperties {
+fn properties(due: &Due, note: &HeadNote, traces: &Traces) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert("x-quittance-source".into(), AMQPValue::LongString(due.source.as_str().into()));
     let attempt = due.attempts.saturating_add(1);
@@ -633,6 +638,9 @@ fn properties(due: &Due, note: &HeadNote) -> BasicProperties {
     }
     if let Some(noted) = note.newest() {
         headers.insert("x-quittance-head".into(), AMQPValue::LongString(noted.to_string().into()));
+    }
+    if let Some(parent) = traces.parent_of_consumers(due.event, due.position, due.attempts) {
+        headers.insert("traceparent".into(), AMQPValue::LongString(parent.into()));
     }
     BasicProperties::default()
         .with_delivery_mode(2)
@@ -650,8 +658,11 @@ impl Link for Line {
         let number = self.sent;
         let turn = usize::try_from(number).unwrap_or(0) % self.channels.len().max(1);
         let Some(channel) = self.channels.get(turn).cloned() else { return };
-        let (exchange, properties, body) =
-            (self.wiring.exchange.as_str().into(), properties(due, &self.wiring.note), due.body.clone());
+        let (exchange, properties, body) = (
+            self.wiring.exchange.as_str().into(),
+            properties(due, &self.wiring.note, &self.wiring.traces),
+            due.body.clone(),
+        );
         let identity = identity(&properties);
         self.awaited.entry(identity.clone()).or_default().push(number);
         self.open.insert(number, Open { position: due.position, identity, returned: None });

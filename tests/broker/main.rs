@@ -9,6 +9,9 @@
 
 mod bulk;
 mod certificates;
+#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[path = "../it/collector.rs"]
+mod collector;
 #[allow(dead_code, reason = "`./prove` uses more of it")]
 mod consumer;
 #[allow(dead_code, reason = "the black-box tests use more of it")]

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use crate::collector::Collector;
 use crate::fixtures;
-use crate::harness::eventually;
+use crate::harness::{Config, Daemon, eventually};
 use crate::node;
 use crate::scene::{Scene, all_came, broker_script, connected, post, post_one, until_settled};
 
@@ -69,6 +70,44 @@ fn the_head_that_was_noted_in_the_log_goes_along_with_every_message() {
     pay("T-2");
     let messages = all_came(&consumer, &BTreeSet::from(["T-1".to_owned(), "T-2".to_owned()]));
     assert_eq!(messages[1].headers["x-quittance-head"], noted.as_str());
+}
+
+#[test]
+fn with_a_collector_every_message_names_its_own_span_in_the_trace_of_its_event() {
+    let node = node::shared();
+    let scene = Scene::on(&node);
+    let collector = Collector::new();
+    let relay = scene.relay().config();
+    let daemon = Daemon::with(Config { tables: collector.table() + &relay.tables, ..relay });
+    connected(&daemon);
+    let consumer = scene.consumer();
+    post_one(&daemon, 1, "order-1");
+    until_settled(&daemon);
+    let again = daemon.admin_post("/api/v1/replays", &json!({ "rate": "max" }));
+    assert_eq!(again.status, 201, "{again:?}");
+    let messages = eventually("it came twice", || {
+        let messages = consumer.messages();
+        if messages.len() == 2 { Ok(messages) } else { Err(messages.len()) }
+    });
+    let published = eventually("both are told", || {
+        let spans = collector.spans();
+        let published: Vec<_> = spans.iter().filter(|span| span.name == "publish").cloned().collect();
+        let received = spans.iter().find(|span| span.name == "receive").map(|span| span.id.clone());
+        received.filter(|_| published.len() == 2).map(|received| (received, published)).ok_or(spans)
+    });
+    let (received, published) = published;
+    let trace = fixtures::text(&messages[0].event["id"]).replace('-', "");
+    let mut named: Vec<String> =
+        messages.iter().map(|message| fixtures::text(&message.headers["traceparent"])).collect();
+    let mut told: Vec<String> = published.iter().map(|span| format!("00-{}-{}-01", span.trace, span.id)).collect();
+    named.sort();
+    told.sort();
+    assert_eq!(named, told);
+    assert_ne!(named[0], named[1], "a replay is another message");
+    for span in published {
+        assert_eq!((span.trace.as_str(), span.parent.as_str(), span.kind), (trace.as_str(), received.as_str(), 4));
+        assert_eq!((span.attributes["quittance.outcome"].as_str(), span.failed), ("confirmed", false));
+    }
 }
 
 #[test]

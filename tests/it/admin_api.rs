@@ -175,13 +175,14 @@ const NAMES: &[&str] = &[
     "quittance_source_silence_seconds",
     "quittance_build_info",
 ];
-/// What the alerts need beyond the interface's table: readiness, the last reload, room on the store's disk.
+/// Beyond the interface's table: what the alerts need (readiness, the last reload, room on the store's disk), and spans.
 const BESIDE: &[&str] = &[
     "quittance_config_last_reload_success_timestamp_seconds",
     "quittance_config_last_reload_successful",
     "quittance_ready",
     "quittance_store_free_bytes",
     "quittance_store_size_bytes",
+    "quittance_trace_spans_total",
 ];
 const SHOWN: &[&str] = &[
     "quittance_notifications_total",
@@ -220,6 +221,7 @@ fn with_a_token_everything_but_health_and_metrics_wants_it() {
     let get = |target: &str, token: &str| {
         daemon.admin_send(&http::request("GET", target, &[("Authorization", token)], b"")).status
     };
+    let began = std::time::Instant::now();
     for target in ["/api/v1/events", "/api/v1/notifications", "/api/v1/status"] {
         assert_eq!(daemon.admin_get(target).status, 401, "{target}");
         for wrong in ["Bearer", "Bearer ", "Bearer x", "Basic YWRtaW46YWRtaW4=", &format!("Bearer {}", &TOKEN[1..])] {
@@ -227,6 +229,8 @@ fn with_a_token_everything_but_health_and_metrics_wants_it() {
         }
         assert_eq!(get(target, &format!("Bearer {TOKEN}")), 200, "{target}");
     }
+    // Fifteen guesses, each of which waited for a fifth of a second.
+    assert!(began.elapsed().as_millis() >= 2500, "{:?}", began.elapsed());
     let registration = json!({ "source": "paygol", "order_id": "1", "amount": { "value": "1", "currency": "EUR" } });
     assert_eq!(daemon.expect(&registration).status, 401);
     assert!(!daemon.log().contains(TOKEN));

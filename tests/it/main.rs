@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expected by panicking")]
 
+#[allow(dead_code, reason = "the relay's tests use more of it")]
+mod collector;
 mod expected;
 mod fixtures;
 #[allow(dead_code, reason = "`./prove` uses more of it")]
@@ -41,3 +43,4 @@ mod signatures;
 mod single_use;
 mod tamper;
 mod tidy;
+mod traces;

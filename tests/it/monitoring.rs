@@ -89,6 +89,7 @@ fn every_series_of_the_interface_is_on_the_page_with_its_labels() {
         ("index_lag_records", &[]),
         ("index_rebuild_progress_ratio", &[]),
         ("quarantine_bytes", &["source"]),
+        ("trace_spans_total", &["outcome"]),
         ("connections", &[]),
         ("source_silence_seconds", &["source"]),
         ("build_info", &["version"]),

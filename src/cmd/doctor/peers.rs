@@ -7,6 +7,7 @@ use super::{Check, Running};
 use crate::config::{Config, ProviderSettings, Source};
 use crate::sink::amqp::Amqp;
 use crate::store::HeadNote;
+use crate::traces::Traces;
 
 /// An event that waits longer than this is late.
 const LATE_SECONDS: u64 = 300;
@@ -18,7 +19,7 @@ pub(super) fn broker(config: &Config, running: Option<&Running>) -> Result<Vec<C
         return Ok(vec![Check::ok(CHECK, "none is configured: events go to the feed alone")]);
     };
     let mut checks = Vec::new();
-    match Amqp::new(amqp, HeadNote::default()) {
+    match Amqp::new(amqp, HeadNote::default(), Traces::default()) {
         Err(wrong) => checks.push(Check::wrong(CHECK, wrong.to_string(), "mend relay.amqp.url")),
         Ok(sink) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
