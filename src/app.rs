@@ -350,7 +350,7 @@ impl App {
         serving.spawn("listener", listener.run(serving.clone()));
         asking.spawn("unfinished replays", replays.resume());
         asking.spawn("first look", once_ready(Arc::clone(&store), seen, consumers, asking.clone()));
-        asking.spawn("head notes", head::note_heads(Arc::clone(&store), note.clone(), asking.clone()));
+        asking.spawn("head notes", head::note_heads(Arc::clone(&store), note.clone(), asking.clone(), head::EVERY));
         asking.spawn("watchdog", service_manager::feed_watchdog(Arc::clone(&store), asking.clone()));
         service_manager::ready(&listening);
         let failure = tokio::select! {

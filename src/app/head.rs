@@ -9,10 +9,10 @@ use crate::event::Position;
 use crate::store::{HeadNote, Noted, Store};
 
 /// How often.
-const EVERY: Duration = Duration::from_secs(3600);
+pub(super) const EVERY: Duration = Duration::from_secs(3600);
 
-/// Notes the head when there is one, and then every hour, until it is asked to stop.
-pub(super) async fn note_heads(store: Arc<dyn Store>, note: HeadNote, tasks: Tasks) {
+/// Notes the head when there is one, and then again and again, until it is asked to stop.
+pub(super) async fn note_heads(store: Arc<dyn Store>, note: HeadNote, tasks: Tasks, every: Duration) {
     let stopping = tasks.stopping();
     let mut head = store.head();
     let first = head.wait_for(|head| *head > Position(0));
@@ -25,7 +25,7 @@ pub(super) async fn note_heads(store: Arc<dyn Store>, note: HeadNote, tasks: Tas
         let _ = tasks.spawn_blocking("head note", move || note_head(&*looked, &to)).await;
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(every) => {}
         }
     }
 }
@@ -45,5 +45,46 @@ impl crate::store::Figures {
     fn noted(&self) -> Option<Noted> {
         let hash = self.chain.parse::<Noted>().ok()?.hash;
         (self.head > 0).then_some(Noted { position: Some(Position(self.head)), hash })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::clock::{Clock, System};
+    use crate::config::Config;
+    use crate::store::Readiness;
+    use crate::store::conformance::{Said, until};
+    use crate::store::embedded::{Embedded, Options};
+
+    #[tokio::test]
+    async fn the_head_is_noted_once_there_is_one_and_again_whenever_it_is_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = format!(
+            "[listener]\npublic_url = \"https://pay.example.com\"\n[store]\npath = \"{}\"\n[[source]]\nname = \"paygol\"\n\
+             provider = \"paygol\"\npath = \"/paygol\"\nservice_id = \"1\"\nsecrets = [\"7c1a6a24-7943-102d\"]\n",
+            folder.path().join("store").display()
+        );
+        let config = Config::parse(&text, Path::new(""), &|_| None).expect("a configuration");
+        let store = Embedded::open(Options::of(&config, Arc::new(System))).expect("free");
+        until("the store is ready", || store.readiness() == Readiness::Ready).await;
+        let (note, tasks) = (HeadNote::default(), Tasks::new(Handle::current()));
+        let noting = note_heads(Arc::new(store.clone()), note.clone(), tasks.clone(), Duration::from_millis(5));
+        tasks.spawn("head notes", noting);
+        assert_eq!(note.newest(), None, "there is none yet");
+        for number in 0..3 {
+            let said = Said::paid("order", &number.to_string());
+            store.commit(said.verified(System.now())).await.expect("kept");
+            let head = *store.head().borrow();
+            let is_newest = |noted: Noted| noted.position.is_some_and(|position| position >= head);
+            until("its head is noted", || note.newest().is_some_and(is_newest)).await;
+        }
+        tasks.stop();
+        tasks.wait(Duration::from_secs(5)).await.expect("it stops");
+        store.close();
     }
 }

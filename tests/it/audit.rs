@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixtures::{self, text};
+use crate::fixtures::{self, PAYGOL_SECRET, text};
 use crate::harness::{self, Daemon, eventually};
 use crate::http;
 
@@ -45,6 +45,11 @@ fn each_change_by_hand_and_each_reload_is_in_the_journal_with_who_and_why() {
         None => Err(()),
     });
 
+    const NEXT: &str = "0f6d3a2b-next-4c5e-9a8b-7d1e2f3a4b5c";
+    let early = fixtures::paygol(json!({ "custom": "N", "transaction_id": "N" }));
+    let signature = fixtures::paygol_signature(&early, NEXT);
+    assert_eq!(daemon.paygol_with(&early.to_string(), &signature).status, 401);
+
     let ruling = json!({ "verdict": "refuse", "reason": "not ours" });
     ask(&daemon, "POST", &format!("/api/v1/events/{held}/settle"), &ruling);
     let release = json!({ "reason": "the provider rang up" });
@@ -62,12 +67,20 @@ fn each_change_by_hand_and_each_reload_is_in_the_journal_with_who_and_why() {
     let (loaded, head) = (status()["config"]["loaded_at"].clone(), status()["store"]["head"].as_u64());
     let file = daemon.folder().join("quittance.toml");
     let text_now = std::fs::read_to_string(&file).expect("its configuration");
-    std::fs::write(&file, text_now.replace("\"clickpay-loose\"", "\"clickpay-new\"")).expect("written");
+    let secrets = |list: String| format!("secrets = [{list}]");
+    let (one, two) = (secrets(format!("\"{PAYGOL_SECRET}\"")), secrets(format!("\"{PAYGOL_SECRET}\", \"{NEXT}\"")));
+    assert!(text_now.contains(&one), "{text_now}");
+    let changed = text_now.replace("\"clickpay-loose\"", "\"clickpay-new\"").replace(&one, &two);
+    std::fs::write(&file, changed).expect("written");
     harness::signal(daemon.pid(), rustix::process::Signal::HUP);
     eventually("it is reloaded, and that is written", || {
         let now = status();
         let written = now["store"]["head"].as_u64() > head;
         if now["config"]["loaded_at"] != loaded && written { Ok(()) } else { Err(now["config"].clone()) }
+    });
+    eventually("the early one is genuine now", || {
+        let page = ask(&daemon, "POST", "/api/v1/quarantine/reverify", &json!({}));
+        if page["let_in"] == 1 { Ok(()) } else { Err(page) }
     });
     assert!(daemon.stop().success());
 
@@ -85,5 +98,6 @@ fn each_change_by_hand_and_each_reload_is_in_the_journal_with_who_and_why() {
     one(&format!("canceled:{replay}"), shift, "canceled");
     one("forgotten:feed:shop", shift, "");
     one("reload", "the daemon", "added: clickpay-new; removed: clickpay-loose");
-    assert_eq!(found.len(), 6, "{found:#?}");
+    one("reverified:", shift, "verified again");
+    assert_eq!(found.len(), 7, "{found:#?}");
 }

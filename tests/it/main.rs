@@ -42,5 +42,6 @@ mod shifted;
 mod signatures;
 mod single_use;
 mod tamper;
+mod terminal;
 mod tidy;
 mod traces;
