@@ -43,7 +43,10 @@ pub fn read<'p>(
     let name = SourceName::new(source);
     let position = sources.iter().position(|source| Some(&source.name) == name.as_ref());
     let found = position.and_then(|at| sources.get(at).zip(provider_at(at)));
-    let (source, provider) = found.ok_or("source: there is no such source")?;
+    let (source, provider) = found.ok_or_else(|| {
+        let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+        format!("source: there is no source {source:?}; configured are {}", names.join(", "))
+    })?;
 
     let (order, return_url) = order(public_url, provider, text(members, "order_id")?)?;
     let kind = text(members, "kind")?.map_or(Some(Kind::Payment), Kind::parse);
@@ -81,7 +84,7 @@ fn order(public_url: &str, provider: &dyn Provider, text: Option<&str>) -> Resul
         return Err("order_id: a return URL carries [A-Za-z0-9_-], 1 to 64 characters".to_owned());
     }
     if !provider.carries_order(&order) {
-        return Err("order_id: this provider cannot carry it".to_owned());
+        return Err("order_id: this provider carries a number alone, 1 to 10 digits, the first not 0".to_owned());
     }
     let url = provider.return_path(&order).map(|path| format!("{public_url}{path}"));
     if url.as_ref().is_some_and(|url| url.len() > MAX_RETURN_URL) {

@@ -9,11 +9,25 @@ install_packages() {
     command -v fusermount3 >/dev/null || missing+=(fuse3)
     /usr/bin/python3 -c 'import pika' 2>/dev/null || missing+=(python3-pika)
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    /usr/bin/python3 -c 'import yaml' 2>/dev/null || missing+=(python3-yaml)
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
     command -v promtool >/dev/null || missing+=(prometheus)
     command -v curl >/dev/null || missing+=(curl)
     command -v node >/dev/null || missing+=(nodejs)
-    [ ${#missing[@]} -gt 0 ] || return 0
-    local as_root=()
+    apt_install "${missing[@]}"
+}
+
+# What `./test package` calls besides.
+install_packaging_tools() {
+    local missing=()
+    command -v debootstrap >/dev/null || missing+=(debootstrap)
+    command -v lintian >/dev/null || missing+=(lintian)
+    apt_install "${missing[@]}"
+}
+
+apt_install() {
+    [ $# -gt 0 ] || return 0
+    local missing=("$@") as_root=()
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null || { echo "missing: ${missing[*]}; neither root nor sudo: install them by hand" >&2; return 1; }
         as_root=(sudo)

@@ -216,6 +216,7 @@ pub enum Consumer {
     /// Forget one: nothing is kept for it any more.
     Forget {
         /// Its name.
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         name: String,
     },
 }

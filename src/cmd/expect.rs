@@ -194,6 +194,7 @@ fn parse(text: &str, name: &str) -> Result<Vec<Wanted>, Failure> {
     match (wrong, wanted.is_empty()) {
         (0, true) => Err(anyhow!("{name} holds no expectation").into()),
         (0, false) => Ok(wanted),
+        (1, _) => Err(anyhow!("a line of {name} cannot be read; nothing was registered").into()),
         (wrong, _) => Err(anyhow!("{wrong} lines of {name} cannot be read; nothing was registered").into()),
     }
 }

@@ -1,6 +1,7 @@
 //! What an operator sends again, over a real RabbitMQ: what the broker once refused for good.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,7 +11,11 @@ use crate::fixtures::{self, text};
 use crate::harness::{Daemon, eventually_within};
 use crate::http;
 use crate::node;
+use crate::pages::page;
 use crate::scene::{PATIENCE, Scene, broker_script, connected, post};
+
+/// The id of the page's examples.
+const SHOWN: &str = "019aa2f4-6f0e-7c61-9c5b-2f6f3a1b7d10";
 
 /// Asks for a replay in somebody's name; its id, once it has ended as it should.
 #[track_caller]
@@ -68,18 +73,28 @@ fn a_dead_letter_that_is_tried_again_arrives_where_the_reason_was_mended() {
         "ch.queue_unbind('full', 'payments', 'payment.failed.*')\n\
          ch.queue_bind('payments', 'payments', 'payment.failed.*')",
     );
-    let one = replayed(&daemon, &format!("/api/v1/dead-letters/{}/retry", ids[0]), &json!({}));
+    // As the page on operations says it, of a letter that is there.
+    let (_, blocks) = page("docs/operations.md");
+    let block = blocks.iter().find(|block| block.mark == "test=needs-one").expect("the commands for one letter");
+    let executable = std::path::Path::new(env!("CARGO_BIN_EXE_quittance")).parent().expect("its folder");
+    let script = format!("PATH={}:$PATH\n{}", executable.display(), block.text.replace(SHOWN, &ids[0]));
+    assert_eq!(script.matches(&ids[0]).count(), 2, "{script}");
+    let mut bash = Command::new("bash");
+    bash.args(["-euc", &script]).env("QUITTANCE_CONFIG", daemon.folder().join("quittance.toml"));
+    let output = bash.output().expect("bash runs");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("order-f"), "{output:?}");
     consumer.wait_for(before + 1, PATIENCE);
     let rest = daemon.ask("/api/v1/dead-letters")["dead_letters"].clone();
     assert_eq!(rest.as_array().map(Vec::len), Some(1), "the other one is as it was: {rest}");
     let all = replayed(&daemon, "/api/v1/replays", &json!({ "dead_letters": true, "rate": "max" }));
     consumer.wait_for(before + 2, PATIENCE);
-    for (id, replay) in ids.iter().zip([one, all]) {
+    let came = |id: &str| {
         let messages = consumer.messages();
-        let message = messages.iter().find(|message| message.id() == id).expect("it came, with its own id");
-        assert_eq!(message.headers["x-quittance-replay"], json!(replay), "{message:?}");
-        assert_eq!(message.headers["x-quittance-replay-by"], "night shift", "{message:?}");
-    }
+        messages.into_iter().find(|message| message.id() == id).expect("it came, with its own id").headers
+    };
+    assert!(came(&ids[0])["x-quittance-replay"].is_string());
+    assert_eq!(came(&ids[1])["x-quittance-replay"], json!(all));
+    assert_eq!(came(&ids[1])["x-quittance-replay-by"], "night shift");
     assert_eq!(daemon.ask("/api/v1/dead-letters"), json!({ "dead_letters": [], "next": null }));
     assert_eq!(daemon.metric("quittance_dead_letters"), 0.0);
 }

@@ -28,6 +28,15 @@ fn done(folder: &Path, line: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
+/// What a person has before them: the data, and behind it what is said beside it.
+#[track_caller]
+fn seen(folder: &Path, line: &str) -> String {
+    let output = run(folder, line);
+    let (data, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{line}: {told}");
+    if told.is_empty() { data.into_owned() } else { format!("{data}--- on stderr\n{told}") }
+}
+
 #[track_caller]
 fn failed(folder: &Path, line: &str, status: i32) -> String {
     let output = run(folder, line);
@@ -72,18 +81,21 @@ fn a_day() -> Daemon {
 fn what_a_person_sees_is_what_was_agreed() {
     let daemon = a_day();
     let folder = daemon.folder();
-    expected::same("list.txt", &done(folder, "list"));
-    expected::same("list-hold.txt", &done(folder, "list --verdict hold"));
-    expected::same("order.txt", &done(folder, "show --order paygol/100042"));
-    expected::same("tail.txt", &done(folder, "tail --no-follow"));
+    expected::same("list.txt", &seen(folder, "list"));
+    expected::same("list-hold.txt", &seen(folder, "list --verdict hold"));
+    expected::same("order.txt", &seen(folder, "show --order paygol/100042"));
+    expected::same("tail.txt", &seen(folder, "tail --no-follow"));
     let of_clickpay = objects(&done(folder, "list --source clickpay-id --json"));
     let id = of_clickpay[0]["id"].as_str().expect("an id");
-    expected::same("show.txt", &done(folder, &format!("show {id}")));
+    expected::same("show.txt", &seen(folder, &format!("show {id}")));
     for name in commands() {
-        expected::same(&format!("help-{}.txt", name.replace(' ', "-")), &done(folder, &format!("{name} --help")));
+        expected::same(&format!("help-{}.txt", name.replace(' ', "-")), &seen(folder, &format!("{name} --help")));
     }
-    expected::same("help.txt", &done(folder, "--help"));
-    expected::same("check.txt", &done(folder, "check"));
+    expected::same("help.txt", &seen(folder, "--help"));
+    expected::same("expect.txt", &seen(folder, "expect --source clickkw --order 77 --amount 6.000 --currency KWD"));
+    let send = format!("send paygol --to http://{} --order 100099 --transaction T-1", daemon.public);
+    expected::same("send.txt", &seen(folder, &send));
+    expected::same("check.txt", &seen(folder, "check"));
 }
 
 #[test]
@@ -95,27 +107,27 @@ fn what_an_operator_sees_is_what_was_agreed() {
     assert_ne!(daemon.send(&forged).status, 200);
     let cursor = daemon.ask("/api/v1/events?consumer=shop")["next"].as_str().expect("a cursor").to_owned();
     daemon.ask(&format!("/api/v1/events?consumer=shop&after={cursor}"));
-    expected::same("quarantine-list.txt", &done(folder, "quarantine list"));
+    expected::same("quarantine-list.txt", &seen(folder, "quarantine list"));
     let quarantined = objects(&done(folder, "quarantine list --json"))[0]["id"].as_str().expect("an id").to_owned();
-    expected::same("quarantine-show.txt", &done(folder, &format!("quarantine show {quarantined}")));
-    expected::same("quarantine-reverify.txt", &done(folder, "quarantine reverify"));
+    expected::same("quarantine-show.txt", &seen(folder, &format!("quarantine show {quarantined}")));
+    expected::same("quarantine-reverify.txt", &seen(folder, "quarantine reverify"));
     expected::same(
         "quarantine-release.txt",
-        &done(folder, &format!("quarantine release {quarantined} --reason asked")),
+        &seen(folder, &format!("quarantine release {quarantined} --reason asked")),
     );
     let held = objects(&done(folder, "list --verdict hold --source paygol-ipn --json"));
     let held = held[0]["event_id"].as_str().expect("an event");
-    expected::same("settle.txt", &done(folder, &format!("settle {held} refuse --reason unpaid")));
-    expected::same("dead-letters-list.txt", &done(folder, "dead-letters list"));
-    expected::same("dead-letters-retry.txt", &done(folder, "dead-letters retry --all"));
+    expected::same("settle.txt", &seen(folder, &format!("settle {held} refuse --reason unpaid")));
+    expected::same("dead-letters-list.txt", &seen(folder, "dead-letters list"));
+    expected::same("dead-letters-retry.txt", &seen(folder, "dead-letters retry --all"));
     eventually("the acknowledgement counts", || {
         let consumers = objects(&done(folder, "consumers list --json"));
         if consumers.is_empty() { Err(()) } else { Ok(()) }
     });
-    expected::same("consumers-list.txt", &done(folder, "consumers list"));
-    expected::same("consumers-forget.txt", &done(folder, "consumers forget shop"));
-    expected::same("replay-dry-run.txt", &done(folder, "replay --source paygol --dry-run"));
-    expected::same("replay.txt", &done(folder, "replay --order 100042 --rate max"));
+    expected::same("consumers-list.txt", &seen(folder, "consumers list"));
+    expected::same("consumers-forget.txt", &seen(folder, "consumers forget shop"));
+    expected::same("replay-dry-run.txt", &seen(folder, "replay --source paygol --dry-run"));
+    expected::same("replay.txt", &seen(folder, "replay --order 100042 --rate max"));
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod logs;
 mod main_job;
 mod monitoring;
 mod openapi;
+mod packaging;
 mod process;
 mod quarantine;
 mod reload;

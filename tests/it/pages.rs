@@ -10,15 +10,16 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
-use crate::harness::{Folder, eventually, signal};
+use crate::harness::{Folder, eventually, eventually_within, signal};
 use crate::http;
 use rustix::process::Signal;
 
 /// A fenced block of a page.
 pub struct Block {
     pub language: String,
-    mark: String,
+    pub mark: String,
     pub text: String,
     line: usize,
 }
@@ -112,6 +113,15 @@ impl Reader {
             let output = self.bash("quittance check --live");
             if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
         });
+        // Its queue is there a moment later; a person's hand is slower than that.
+        if self.broker.is_some() && self.config.contains("[relay.amqp]") {
+            let connected = eventually_within(Duration::from_secs(60), "", || {
+                let metrics = self.bash("curl -fsS http://127.0.0.1:9090/metrics");
+                let text = String::from_utf8_lossy(&metrics.stdout).into_owned();
+                if text.lines().any(|line| line == "quittance_relay_connected 1") { Ok(()) } else { Err(text) }
+            });
+            connected.unwrap_or_else(|metrics| panic!("the page's daemon is not connected: {metrics}"));
+        }
     }
 
     fn stop(&mut self) {
