@@ -17,7 +17,7 @@ use crate::mount::Mounted;
 use crate::node;
 use crate::report::{Form, Row};
 use crate::scene::Scene;
-use crate::world::{Plan, World, list, tail};
+use crate::world::{Plan, World, newest, tail};
 
 /// How long what must come may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -140,8 +140,8 @@ fn explained(status: ExitStatus, log: &str, may_end: &[&str]) -> Result<(), Stri
 fn failing(form: &Form, kinds: &[Live]) -> Result<Row, String> {
     let began = Instant::now();
     let node = node::shared();
-    let mut bench = Bench::begin(Scene::on(&node), form.seed, Duration::from_millis(2));
-    let rounds = form.pick(2, 40);
+    let mut bench = Bench::begin(Scene::on(&node), form.seed, Duration::from_millis(form.pick(2, 8)));
+    let rounds = form.pick(2, 25);
     let mut struck: BTreeMap<Live, u64> = BTreeMap::new();
     for _ in 0..rounds {
         let mut order = kinds.to_vec();
@@ -191,9 +191,9 @@ fn strike(bench: &mut Bench<'_>, kind: Live) -> Result<bool, String> {
             fs::write(bench.clock.path(), (days * DAY).to_string()).map_err(|e| e.to_string())?;
             bench.world.posted(60, PATIENCE)?;
             // Not at once where what was struck before had the index built anew.
-            let held = eventually_within(PATIENCE, "", || list(&bench.world.daemon))?;
+            let held = eventually_within(PATIENCE, "", || newest(&bench.world.daemon, 40))?;
             let reason = Value::from("clock");
-            let hit = held.iter().take(40).any(|item| item["reasons"].as_array().is_some_and(|r| r.contains(&reason)));
+            let hit = held.iter().any(|item| item["reasons"].as_array().is_some_and(|r| r.contains(&reason)));
             if bench.world.rng.coin() {
                 // Also a start with a wrong clock is a start.
                 bench.world.daemon.kill();

@@ -186,21 +186,33 @@ pub fn stored(daemon: &Daemon) -> Result<Vec<Stored>, String> {
 /// # Errors
 /// It does not answer.
 pub fn list(daemon: &Daemon) -> Result<Vec<Value>, String> {
-    let mut items = Vec::new();
-    let mut after = String::new();
-    loop {
-        let target = format!("/api/v1/notifications?limit=1000{after}");
-        let answer = http::send(daemon.admin, &http::request("GET", &target, &[], b"")).map_err(|e| e.to_string())?;
-        if answer.status != 200 {
-            return Err(format!("{target}: {answer:?}"));
-        }
-        let page = answer.json();
-        items.extend(page["notifications"].as_array().ok_or("no list")?.iter().cloned());
-        match page["next"].as_str() {
-            Some(next) => after = format!("&after={next}"),
-            None => return Ok(items),
-        }
+    let (mut items, mut next) = page(daemon, 1000, "")?;
+    while let Some(after) = next {
+        let (more, then) = page(daemon, 1000, &format!("&after={after}"))?;
+        items.extend(more);
+        next = then;
     }
+    Ok(items)
+}
+
+/// The newest notifications, at most so many.
+///
+/// # Errors
+/// It does not answer.
+pub fn newest(daemon: &Daemon, limit: u16) -> Result<Vec<Value>, String> {
+    Ok(page(daemon, limit, "")?.0)
+}
+
+/// A page of the list, and where the next one begins.
+fn page(daemon: &Daemon, limit: u16, after: &str) -> Result<(Vec<Value>, Option<String>), String> {
+    let target = format!("/api/v1/notifications?limit={limit}{after}");
+    let answer = http::send(daemon.admin, &http::request("GET", &target, &[], b"")).map_err(|e| e.to_string())?;
+    if answer.status != 200 {
+        return Err(format!("{target}: {answer:?}"));
+    }
+    let page = answer.json();
+    let items = page["notifications"].as_array().ok_or("no list")?.clone();
+    Ok((items, page["next"].as_str().map(str::to_owned)))
 }
 
 /// What tells an item of the list apart.
