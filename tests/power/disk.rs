@@ -179,7 +179,7 @@ impl Disk {
     }
 
     pub fn create(&mut self, parent: Ino, name: &OsStr, mode: u16, folder: bool) -> Answer<Ino> {
-        let last = self.change()?;
+        self.change()?;
         if self.folder(parent)?.names.contains_key(name) {
             return Err(Errno::EEXIST);
         }
@@ -187,28 +187,28 @@ impl Disk {
         let ino = self.fresh();
         self.nodes.insert(ino, node(kind, mode));
         self.folder_mut(parent)?.step(vec![(name.into(), Some(ino))]);
-        self.finish(last)?;
+        self.powered()?;
         Ok(ino)
     }
 
     pub fn remove(&mut self, parent: Ino, name: &OsStr, folder: bool) -> Answer<()> {
-        let last = self.change()?;
+        self.change()?;
         let ino = self.look_up(parent, name)?;
         self.removable(ino, folder)?;
         self.folder_mut(parent)?.step(vec![(name.into(), None)]);
         self.unlink(ino);
-        self.finish(last)
+        self.powered()
     }
 
     pub fn rename(&mut self, from: (Ino, &OsStr), to: (Ino, &OsStr), replace: bool) -> Answer<()> {
-        let last = self.change()?;
+        self.change()?;
         let ino = self.look_up(from.0, from.1)?;
         if let Ok(there) = self.look_up(to.0, to.1) {
             if !replace {
                 return Err(Errno::EEXIST);
             }
             if there == ino {
-                return self.finish(last);
+                return self.powered();
             }
             self.removable(there, matches!(self.nodes.get(&ino), Some(Node { kind: Kind::Folder(_), .. })))?;
             self.unlink(there);
@@ -221,34 +221,34 @@ impl Disk {
             self.folder_mut(from.0)?.step(vec![gone]);
             self.folder_mut(to.0)?.step(vec![come]);
         }
-        self.finish(last)
+        self.powered()
     }
 
     pub fn write(&mut self, ino: Ino, offset: u64, data: &[u8]) -> Answer<usize> {
-        let last = self.change()?;
+        self.change()?;
         if count_down(&mut self.faults.write) {
             return Err(Errno::EIO);
         }
         let part = if self.faults.short_writes { data.len().div_ceil(2) } else { data.len() };
         let free = self.free_pages();
         let written = self.file_mut(ino)?.write(offset, &data[..part], free);
-        self.finish(last)?;
+        self.powered()?;
         if written == 0 && !data.is_empty() { Err(Errno::ENOSPC) } else { Ok(written) }
     }
 
     pub fn truncate(&mut self, ino: Ino, size: u64) -> Answer<()> {
-        let last = self.change()?;
+        self.change()?;
         self.file_mut(ino)?.truncate(size);
-        self.finish(last)
+        self.powered()
     }
 
     pub fn allocate(&mut self, ino: Ino, offset: u64, len: u64, keep_size: bool) -> Answer<()> {
-        let last = self.change()?;
+        self.change()?;
         let free = self.free_pages();
         if !self.file_mut(ino)?.allocate(offset, len, keep_size, free) {
             return Err(Errno::ENOSPC);
         }
-        self.finish(last)
+        self.powered()
     }
 
     /// `fsync`, or `fdatasync`.
@@ -362,30 +362,24 @@ impl Disk {
         self.next
     }
 
-    /// Begins a change. True: the power goes in the middle of it.
-    fn change(&mut self) -> Answer<bool> {
+    /// One change more. In the middle of the last one the power goes, whatever else would come of it: it may get to the
+    /// disk, and `powered` tells the caller afterwards.
+    fn change(&mut self) -> Answer<()> {
         self.powered()?;
-        let last = self.count();
-        if self.faults.read_only && !last { Err(Errno::EROFS) } else { Ok(last) }
-    }
-
-    fn finish(&mut self, last: bool) -> Answer<()> {
-        if last {
-            self.off = true;
-        }
-        self.powered()
+        self.count();
+        if self.faults.read_only && !self.off { Err(Errno::EROFS) } else { Ok(()) }
     }
 
     fn sync_step(&mut self) -> Answer<()> {
         self.powered()?;
         self.syncs += 1;
-        let last = self.count();
-        self.finish(last)
+        self.count();
+        self.powered()
     }
 
-    fn count(&mut self) -> bool {
+    fn count(&mut self) {
         self.steps += 1;
-        count_down(&mut self.cut_in)
+        self.off |= count_down(&mut self.cut_in);
     }
 }
 

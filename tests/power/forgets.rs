@@ -158,6 +158,17 @@ fn nothing_works_on_a_disk_without_power_and_old_files_stay_dead() {
 }
 
 #[test]
+fn the_power_goes_in_the_middle_of_a_change_that_is_refused_too() {
+    let mounted = Mounted::new();
+    let path = mounted.path().join("a");
+    let file = safe_file(&path, b"safe");
+    mounted.faults(|faults| faults.write = Some(1));
+    mounted.cut_after(1);
+    file.write_all_at(b"1", 0).expect_err("it fails by itself");
+    assert!(mounted.is_off());
+}
+
+#[test]
 fn a_failed_sync_is_told_once_and_the_next_one_lies() {
     let mounted = Mounted::new();
     let path = mounted.path().join("a");
