@@ -119,7 +119,8 @@ fn spoil(bench: &mut Bench<'_>, kind: Found) -> Result<std::ops::Range<u64>, Str
         Found::Flipped => flip(&path, length / 4 + bench.world.rng.below(length / 2))?,
         Found::Truncated => {
             let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
-            file.set_len(bench.world.rng.between(length / 4, length - 1)).map_err(failed)?;
+            // Before the footer, whose loss is no damage: a power cut leaves segments without one.
+            file.set_len(bench.world.rng.between(length / 4, length / 2)).map_err(failed)?;
         }
         Found::Missing => fs::remove_file(&path).map_err(failed)?,
         Found::Foreign => {
@@ -193,6 +194,8 @@ fn told(
             return Err("something is gone with the index, which is nobody's truth".into());
         }
         Found::Flipped if gone.len() > 2 => return Err(format!("one bit cost {} records", gone.len())),
+        // A segment of which little was left may have had nothing but its footer behind the cut.
+        Found::Truncated if gone.is_empty() => {}
         Found::Truncated | Found::Missing | Found::Foreign if !says || damage == 0.0 => {
             return Err(format!("it does not tell the damage (metric {damage}); it said:\n{}", tail(&log)));
         }

@@ -1,6 +1,6 @@
 //! Where the brokers are, and what is wrong when one cannot be used, in words for an operator. No password enters.
 
-use super::super::Trouble;
+use crate::sink::Trouble;
 
 /// At which step a connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
