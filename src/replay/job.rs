@@ -90,10 +90,9 @@ impl<'i> Job<'i> {
             if let Some(sink) = sink {
                 flying = self.inner.store.unsettled(sink, &flying);
             }
-            let room = window.saturating_sub(flying.len()).min(AT_ONCE);
-            // A few at a time would be a group, and a sync, for each.
-            let worth = room >= (window / 4).clamp(1, AT_ONCE) || flying.is_empty();
-            let allowed = if worth { self.pace.allows(room, Instant::now()) } else { 0 };
+            // A whole window is written ahead of the one that is on its way: the relay never waits for the next group, and what
+            // is new never waits for more than that.
+            let allowed = if flying.len() < window { self.pace.allows(window.min(AT_ONCE), Instant::now()) } else { 0 };
             if allowed == 0 {
                 self.pause(LOOK.max(self.pace.wait())).await?;
                 continue;
