@@ -50,7 +50,7 @@ fn damaged(form: &Form, kinds: &[Found]) -> Result<Row, String> {
     let began = Instant::now();
     let node = node::shared();
     let mut bench = Bench::begin(Scene::on(&node), form.seed + 1, PAUSE);
-    let rounds = form.pick(1, 12);
+    let rounds = form.pick(1, 7);
     let (mut positions, mut events) = (BTreeMap::new(), BTreeMap::new());
     let mut faults = 0;
     let mut destroyed: BTreeSet<String> = BTreeSet::new();
@@ -228,7 +228,7 @@ fn restored(form: &Form) -> Result<Row, String> {
     let mut bench = Bench::begin(Scene::on(&node), form.seed + 2, PAUSE);
     let store = bench.mounted.path().join("store");
     let backup = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let rounds = form.pick(1, 10);
+    let rounds = form.pick(1, 6);
     let mut acknowledged = 0;
     for round in 0..rounds {
         bench.world.posted(100, PATIENCE)?;
