@@ -87,8 +87,9 @@ impl Consumer {
         let into = seen.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
+                // What does not read ends this thread with the lock in its hands, and whoever asks next is told.
+                let mut seen = into.lock().expect("nobody else panics with it");
                 let line: Value = serde_json::from_str(&line).expect("the consumer prints JSON");
-                let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
                 match line.as_str() {
                     Some(state) => seen.ready = state == "ready",
                     None => seen.take(message(&line)),
@@ -100,7 +101,7 @@ impl Consumer {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().expect("everything that came is an event that reads")
     }
 
     /// Everything that came so far, in the order in which it came.

@@ -233,7 +233,7 @@ impl<'a> Storm<'a> {
             }
             Kind::DaemonKilled => {
                 self.moment();
-                self.world.daemon.kill();
+                self.world.kill()?;
                 self.world.start_again();
                 self.post()?;
             }

@@ -64,7 +64,7 @@ fn damaged(form: &Form, kinds: &[Found]) -> Result<Row, String> {
                 positions.insert(event.clone(), position);
                 events.insert(event, item);
             }
-            bench.world.daemon.kill();
+            bench.world.kill()?;
             let before = Instant::now();
             let range = spoil(&mut bench, *kind)?;
             bench.start().map_err(|what| format!("{kind:?}: {what}"))?;
@@ -205,7 +205,7 @@ fn told(
         _ => {}
     }
     // Told once: the next start finds nothing new, unless something was only met since.
-    bench.world.daemon.kill();
+    bench.world.kill()?;
     bench.start()?;
     let again = bench.world.daemon.log().contains("the journal is damaged here");
     if again && kind != Found::Flipped {
@@ -232,14 +232,14 @@ fn restored(form: &Form) -> Result<Row, String> {
     let mut acknowledged = 0;
     for round in 0..rounds {
         bench.world.posted(100, PATIENCE)?;
-        bench.world.daemon.kill();
+        bench.world.kill()?;
         let then = segments(&store.join("journal")).len();
         let copy = backup.path().join(round.to_string());
         copy_folder(&store, &copy)?;
         bench.start()?;
         let kept = ids(&list(&bench.world.daemon)?);
         bench.world.posted(100, PATIENCE)?;
-        bench.world.daemon.kill();
+        bench.world.kill()?;
         // The index is now and then the newer one: it speaks of records that the journal does not have.
         fs::remove_dir_all(store.join("journal")).map_err(|e| e.to_string())?;
         copy_folder(&copy.join("journal"), &store.join("journal"))?;
@@ -267,7 +267,7 @@ fn restored(form: &Form) -> Result<Row, String> {
             return Err("a copy is no damage".into());
         }
         acknowledged += kept.len() as u64 + told.count() as u64;
-        bench.world.daemon.kill();
+        bench.world.kill()?;
         bench.world.daemon.set_arguments(&["--restored-ended"]);
         bench.start()?;
         bench.world.daemon.set_arguments(&[]);

@@ -196,7 +196,7 @@ fn strike(bench: &mut Bench<'_>, kind: Live) -> Result<bool, String> {
             let hit = held.iter().any(|item| item["reasons"].as_array().is_some_and(|r| r.contains(&reason)));
             if bench.world.rng.coin() {
                 // Also a start with a wrong clock is a start.
-                bench.world.daemon.kill();
+                bench.world.kill()?;
                 bench.start()?;
                 bench.world.posted(20, PATIENCE)?;
             }
@@ -257,7 +257,7 @@ fn refuses(bench: &mut Bench<'_>, fault: impl FnOnce(&mut Faults)) -> Result<boo
 
 /// A start on a disk that takes nothing waits until it does.
 fn start_read_only(bench: &mut Bench<'_>) -> Result<bool, String> {
-    bench.world.daemon.kill();
+    bench.world.kill()?;
     bench.mounted.faults(|faults| faults.read_only = true);
     bench.world.daemon.launch_only();
     let until = Instant::now() + PATIENCE;

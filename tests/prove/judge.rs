@@ -19,6 +19,8 @@ pub struct Claim {
     pub name: Name,
     /// The amount as sent, where the provider says one.
     pub amount: Option<String>,
+    /// The body as sent, where it is kept as it came.
+    pub body: Option<Vec<u8>>,
     /// What the event has to say of the expectation: proof that an acknowledged registration is still there. `None`
     /// where the clock was wrong meanwhile.
     pub expectation: Option<&'static str>,
@@ -47,6 +49,9 @@ pub struct Stored {
     pub name: Name,
     pub event: String,
     pub amount: Option<String>,
+    /// Body and event as they are kept, where they were looked at and are not retired.
+    pub body: Option<Vec<u8>>,
+    pub told: Option<Value>,
 }
 
 /// Everything that happened, by the time nothing more happens.
@@ -145,7 +150,8 @@ fn judge_stored<'a>(
         if found.insert(name, stored).is_some() {
             wrong.push(Wrong::Doubled(name.clone()));
         }
-        if stored.amount != claim.amount {
+        let other_body = stored.body.as_ref().zip(claim.body.as_ref()).is_some_and(|(kept, sent)| kept != sent);
+        if stored.amount != claim.amount || other_body {
             wrong.push(Wrong::Altered(name.clone()));
         }
         let last = newest.entry((&name.source, &name.order)).or_default();
@@ -195,6 +201,7 @@ fn judge_delivered(
         }
         let data = &message.event["data"];
         let right = data["amount"]["value"].as_str() == claim.amount.as_deref()
+            && kept.and_then(|stored| stored.told.as_ref()).is_none_or(|told| *told == message.event)
             && claim.expectation.is_none_or(|word| data["expectation"] == word)
             && message.routing_key == format!("{}.{}", name.event_type, name.source)
             && message.properties["message_id"] == message.event["id"];
@@ -204,9 +211,8 @@ fn judge_delivered(
         // By the daemon's own count without a gap, and by the order in which they were posted.
         let sequence = data["sequence"].as_u64().unwrap_or_default();
         let (last, number) = orders.entry((name.source.clone(), name.order.clone())).or_default();
-        let gap = sequence != *last + 1 && destroyed.is_empty();
-        let again = sequence <= *last && !ruined.contains(&(&name.source, &name.order));
-        if gap || again || (*last > 0 && claim.number <= *number) {
+        let whole = !ruined.contains(&(&name.source, &name.order));
+        if (whole && sequence != *last + 1) || (*last > 0 && claim.number <= *number) {
             wrong.push(Wrong::Disordered(name));
         }
         (*last, *number) = (sequence, claim.number);

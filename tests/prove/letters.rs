@@ -116,6 +116,7 @@ fn draft(number: u64) -> Draft {
         number,
         name: Name { source: source.into(), order, transaction, event_type: event_type.into() },
         amount,
+        body: None,
         expectation: Some("unregistered"),
     };
     match number % 10 {
@@ -181,19 +182,24 @@ fn draft(number: u64) -> Draft {
 }
 
 impl Draft {
-    fn sign(self, signed: &Value) -> Letter {
+    fn sign(mut self, signed: &Value) -> Letter {
         let post =
             |target: &str, headers: &[(&str, &str)], body: &str| staying("POST", target, headers, body.as_bytes());
-        let order = &self.claim.name.order;
+        let order = self.claim.name.order.clone();
+        let mut plain = None;
         let (request, success) = match self.kind {
             Kind::Clickpay(fields) => {
                 let body = fixtures::with(fields, json!({ "platSign": signed["platSign"] })).to_string();
-                (post("/clickpay", &[("Content-Type", "application/json")], &body), Success::Body("SUCCESS"))
+                let request = post("/clickpay", &[("Content-Type", "application/json")], &body);
+                plain = Some(body.into_bytes());
+                (request, Success::Body("SUCCESS"))
             }
             Kind::Paygol => {
                 let (body, signature) = (fixtures::text(&signed["canonical"]), fixtures::text(&signed["signature"]));
                 let headers = [("Content-Type", "application/json"), ("X-Pg-Sig", signature.as_str())];
-                (post("/paygol", &headers, &body), Success::Body("OK"))
+                let request = post("/paygol", &headers, &body);
+                plain = Some(body.into_bytes());
+                (request, Success::Body("OK"))
             }
             Kind::Legacy(fields) => {
                 let target = format!("/paygol/ipn?{}", fixtures::form(&fields));
@@ -211,6 +217,7 @@ impl Draft {
                 (post(&target, &form, &body), Success::SeeOther)
             }
         };
+        self.claim.body = plain;
         Letter { claim: self.claim, registration: self.registration, request, success }
     }
 }

@@ -163,8 +163,9 @@ impl Arguments {
             println!("{}", json!({ "machine": machine.json(), "long": form.long, "seed": form.seed }));
         } else {
             eprintln!("{} form, seed {}: {machine}", form.pick("short", "long"), form.seed);
+            println!("{}", Row::heading());
         }
-        let (mut rows, mut failed) = (Vec::new(), Vec::new());
+        let mut failed = Vec::new();
         for (name, what, short, section) in SECTIONS {
             let wanted = if names.is_empty() { short || form.long } else { names.iter().any(|n| n == name) };
             if !wanted {
@@ -174,22 +175,20 @@ impl Arguments {
             let (began, _watch) = (Instant::now(), Watch::over(name, &form));
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| section(&form)));
             let seconds = began.elapsed().as_secs_f64();
+            // A row stands as soon as it is there: a run that is ended by hand has told what it found.
             match outcome.unwrap_or_else(|panic| Err(words_of(&*panic))) {
-                Ok(found) => rows.extend(found),
+                Ok(rows) if json => rows.iter().for_each(|row| println!("{}", row.json())),
+                Ok(rows) => rows.iter().for_each(|row| println!("{row}")),
                 Err(what) => {
                     eprintln!("{name} FAILED after {seconds:.1} s, seed {}:\n{what}", form.seed);
                     failed.push(name);
                     if json {
                         println!("{}", json!({ "section": name, "failed": what, "seed": form.seed }));
+                    } else {
+                        println!("{name:<12} FAILED");
                     }
                 }
             }
-        }
-        if json {
-            rows.iter().for_each(|row| println!("{}", row.json()));
-        } else {
-            println!("{}", Row::heading());
-            rows.iter().for_each(|row| println!("{row}"));
         }
         if failed.is_empty() {
             return ExitCode::SUCCESS;

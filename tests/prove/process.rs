@@ -1,8 +1,9 @@
 //! Section `process`: the daemon is killed at random and at every named point, stopped, frozen, starved of memory and of
 //! descriptors, while senders post and the relay sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use quittance::failpoint::POINTS;
@@ -48,7 +49,7 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
     plan.pause = Duration::from_millis(form.pick(5, 2));
     let mut world = World::begin(scene, plan);
     let mut faults = plan_of(form, &mut world);
-    let total = faults.len();
+    let (total, kinds) = (faults.len(), faults.iter().copied().collect::<BTreeSet<Fault>>());
     let mut struck: BTreeMap<Fault, u64> = BTreeMap::new();
     let mut missed: BTreeMap<Fault, u64> = BTreeMap::new();
     let mut at = 0;
@@ -65,10 +66,11 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
             say(format!("{at} of {total}, {} acknowledged", world.senders.acknowledged()));
         }
     }
-    for point in POINTS {
-        if !struck.contains_key(&Fault::Point(point)) {
-            return Err(format!("the point {point} was never reached: missed {missed:?}"));
-        }
+    if let Some(kind) = kinds.iter().find(|kind| !struck.contains_key(kind)) {
+        return Err(format!("{kind:?} never struck: missed {missed:?}"));
+    }
+    if world.daemon.metric("quittance_journal_damage_total") != 0.0 {
+        return Err("what happens to a process is no damage to the journal".into());
     }
     let kills = struck.iter().filter(|(fault, _)| matches!(fault, Fault::Kill | Fault::KillInAStart | Fault::Point(_)));
     let kills: u64 = kills.map(|(_, times)| times).sum();
@@ -100,16 +102,16 @@ fn strike(world: &mut World<'_>, fault: Fault, form: &Form) -> Result<bool, Stri
         Fault::Kill => {
             // Now and then nothing was acknowledged since the last one: also that is a moment.
             std::thread::sleep(Duration::from_millis(world.rng.between(0, 150)));
-            world.daemon.kill();
+            world.kill()?;
             world.start_again();
             Ok(true)
         }
         Fault::KillInAStart => {
-            world.daemon.kill();
+            world.kill()?;
             for _ in 0..world.rng.between(1, 3) {
                 world.daemon.launch_only();
                 std::thread::sleep(Duration::from_millis(world.rng.between(1, 80)));
-                world.daemon.kill();
+                world.kill()?;
             }
             world.start_again();
             Ok(true)
@@ -139,7 +141,7 @@ fn at_point(world: &mut World<'_>, point: &'static str) -> Result<bool, String> 
         _ => 1,
     };
     let times = world.rng.between(1, most);
-    world.daemon.kill();
+    world.kill()?;
     world.daemon.set_environment(&[("QUITTANCE_FAILPOINT", &format!("{point}:{times}"))]);
     let mut hit = !world.daemon.start_unless_it_ends();
     if !hit {
@@ -149,6 +151,9 @@ fn at_point(world: &mut World<'_>, point: &'static str) -> Result<bool, String> 
             std::thread::sleep(Duration::from_millis(3));
             hit = world.daemon.has_ended().is_some();
         }
+    }
+    if let Some(status) = world.daemon.has_ended().filter(|status| status.signal() != Some(Signal::KILL.as_raw())) {
+        return Err(format!("it ended with {status}; it said:\n{}", tail(&world.daemon.log())));
     }
     world.daemon.kill();
     world.daemon.set_environment(&[]);
@@ -173,6 +178,11 @@ fn freeze(world: &mut World<'_>, form: &Form) -> Result<bool, String> {
 
 /// From now on an allocation that needs a new page of the system fails.
 fn starve_memory(world: &mut World<'_>) -> Result<bool, String> {
+    // Its allocator takes much from the system ahead; one that does not has to ask for each bit.
+    world.kill()?;
+    world.daemon.set_environment(&[("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_ALLOW_THP", "0")]);
+    world.start_again();
+    world.posted(20, Duration::from_secs(30))?;
     let pid = pid_of(world)?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.daemon.pid())).map_err(|e| e.to_string())?;
     let kilobytes = |field: &str| {
@@ -201,10 +211,15 @@ fn starve_memory(world: &mut World<'_>) -> Result<bool, String> {
     while world.daemon.has_ended().is_none() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
-    let ended = world.daemon.has_ended().is_some();
+    let ended = world.daemon.has_ended();
     world.daemon.kill();
+    world.daemon.set_environment(&[]);
     world.start_again();
-    Ok(ended)
+    match ended {
+        Some(status) if status.signal() == Some(Signal::ABORT.as_raw()) => Ok(true),
+        Some(status) => Err(format!("without memory it ended with {status}; it said:\n{}", tail(&world.daemon.log()))),
+        None => Ok(false),
+    }
 }
 
 /// What would open another file or connection fails; it goes on when there are descriptors again.

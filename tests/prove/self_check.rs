@@ -40,11 +40,19 @@ fn sound() -> History {
                 event_type: "payment.paid".into(),
             },
             amount: Some(format!("{number}.00")),
+            body: Some(format!("body {number}").into_bytes()),
             expectation: Some("unregistered"),
         })
         .collect();
     let id = |claim: &Claim| format!("event-{}", claim.number);
-    let stored = sent.iter().map(|c| Stored { name: c.name.clone(), event: id(c), amount: c.amount.clone() }).collect();
+    let stored = sent.iter().map(|c| Stored {
+        name: c.name.clone(),
+        event: id(c),
+        amount: c.amount.clone(),
+        body: c.body.clone(),
+        told: Some(message(c, &id(c)).event),
+    });
+    let stored = stored.collect();
     let mut delivered: Vec<Message> = sent.iter().map(|c| message(c, &id(c))).collect();
     for at in [3, 17, 39] {
         delivered.push(delivered[at].clone());
@@ -58,7 +66,7 @@ type Spoil = fn(&mut History, usize);
 type Named = fn(&Wrong) -> bool;
 
 /// Ways to break the promise, and whether a finding tells it by its name.
-const WAYS: [(&str, Spoil, Named); 14] = [
+const WAYS: [(&str, Spoil, Named); 16] = [
     ("lost from the store", |h, at| drop(h.stored.remove(at)), |w| matches!(w, Wrong::Lost(_))),
     (
         "lost from store and queue",
@@ -127,6 +135,20 @@ const WAYS: [(&str, Spoil, Named); 14] = [
     (
         "altered in the store",
         |h, at| h.stored[at].amount = Some("1000000.00".into()),
+        |w| matches!(w, Wrong::Altered(_)),
+    ),
+    (
+        "kept with another body",
+        |h, at| h.stored[at].body = Some(b"another".to_vec()),
+        |w| matches!(w, Wrong::Altered(_)),
+    ),
+    (
+        "delivered as another event than the one that is kept",
+        |h, at| {
+            let id = h.delivered[at].id().to_owned();
+            let all = h.delivered.iter_mut().filter(|m| m.id() == id);
+            all.for_each(|m| m.event["data"]["verdict"] = "fulfil".into());
+        },
         |w| matches!(w, Wrong::Altered(_)),
     ),
     (

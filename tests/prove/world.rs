@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -16,6 +18,8 @@ use crate::rng::Rng;
 use crate::scene::{Scene, connected};
 use crate::senders::{Senders, To};
 
+/// Of how many notifications body and event are looked at in the end.
+const LOOKED_AT: usize = 2_000;
 /// How long the last of the backlog may take.
 const SETTLE: Duration = Duration::from_secs(180);
 
@@ -75,6 +79,19 @@ impl<'a> World<'a> {
     /// Tells the senders where the daemon listens now.
     pub fn found_again(&self) {
         self.senders.turn_to(To { public: self.daemon.public, admin: self.daemon.admin });
+    }
+
+    /// Kills the daemon, which must not have ended by itself.
+    ///
+    /// # Errors
+    /// It had.
+    pub fn kill(&mut self) -> Result<(), String> {
+        let before = self.daemon.has_ended();
+        self.daemon.kill();
+        match before {
+            None => Ok(()),
+            Some(status) => Err(format!("it had ended with {status}; it said:\n{}", tail(&self.daemon.log()))),
+        }
     }
 
     /// Starts a daemon that has ended.
@@ -139,6 +156,9 @@ impl<'a> World<'a> {
             if backlog == 0 && consumer.distinct() >= all { Ok(()) } else { Err((backlog, consumer.distinct())) }
         });
         if let Err((backlog, distinct)) = rest {
+            if distinct >= all {
+                return Err(format!("everything came, and {backlog} are still called owed after {SETTLE:?}"));
+            }
             // The judge names what is missing.
             crate::report::say(format!("backlog {backlog}, {distinct} of {all} came within {SETTLE:?}"));
         }
@@ -171,14 +191,15 @@ fn post_fresh(daemon: &Daemon, fresh: &[Letter], history: &mut History) -> bool 
     alive
 }
 
-/// What the daemon lists, oldest first.
+/// What the daemon lists, oldest first; body and event of [`LOOKED_AT`] of them, evenly.
 ///
 /// # Errors
 /// It does not answer.
 pub fn stored(daemon: &Daemon) -> Result<Vec<Stored>, String> {
-    let mut found: Vec<Stored> = list(daemon)?.iter().map(stored_as).collect();
-    found.reverse();
-    Ok(found)
+    let items = list(daemon)?;
+    let every = items.len().div_ceil(LOOKED_AT).max(1);
+    let found = items.iter().rev().enumerate();
+    found.filter_map(|(at, item)| stored_as(daemon, item, at % every == 0).transpose()).collect()
 }
 
 /// The whole list of notifications, newest first.
@@ -226,12 +247,22 @@ pub fn name_in(item: &Value) -> Name {
     }
 }
 
-fn stored_as(item: &Value) -> Stored {
-    Stored {
-        name: name_in(item),
-        event: item["event_id"].as_str().unwrap_or_default().to_owned(),
-        amount: item["amount"]["value"].as_str().map(str::to_owned),
+fn stored_as(daemon: &Daemon, item: &Value, look: bool) -> Result<Option<Stored>, String> {
+    let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
+    let (mut body, mut told) = (None, None);
+    if look {
+        let whole = daemon.admin_get(&format!("/api/v1/notifications/{}", text("id")));
+        if whole.status != 200 {
+            // Listed, and not there: the judge calls it lost unless it was destroyed.
+            return Ok(None);
+        }
+        let whole = whole.json();
+        let kept = whole["request"]["body"].as_str().map(|kept| BASE64_STANDARD.decode(kept));
+        body = kept.transpose().map_err(|error| error.to_string())?;
+        told = Some(whole["event"].clone()).filter(Value::is_object);
     }
+    let amount = item["amount"]["value"].as_str().map(str::to_owned);
+    Ok(Some(Stored { name: name_in(item), event: text("event_id"), amount, body, told }))
 }
 
 /// The end of a log.
