@@ -57,7 +57,7 @@ fn damaged(form: &Form, kinds: &[Found]) -> Result<Row, String> {
     for round in 0..rounds {
         for kind in kinds {
             // Enough that segments are sealed; some of it is delivered by now, and some is not.
-            bench.world.posted(form.pick(60, 200), PATIENCE)?;
+            bench.world.posted(form.pick(90, 200), PATIENCE)?;
             for item in list(&bench.world.daemon)? {
                 let event = item["event_id"].as_str().unwrap_or_default().to_owned();
                 let position = EventId::parse(&event).ok_or("an id that does not read")?.position().0;
@@ -66,7 +66,8 @@ fn damaged(form: &Form, kinds: &[Found]) -> Result<Row, String> {
             }
             bench.world.kill()?;
             let before = Instant::now();
-            let range = spoil(&mut bench, *kind)?;
+            let listed = positions.values().max().copied().unwrap_or_default();
+            let range = spoil(&mut bench, *kind, listed)?;
             bench.start().map_err(|what| format!("{kind:?}: {what}"))?;
             let took = before.elapsed();
             faults += 1;
@@ -104,13 +105,14 @@ fn segments(journal: &Path) -> Vec<(PathBuf, u64, u64)> {
     firsts.into_iter().zip(ends).map(|((first, path), end)| (path, first, end)).collect()
 }
 
-/// Does it to a sealed segment or to the index; the positions that it can have cost.
-fn spoil(bench: &mut Bench<'_>, kind: Found) -> Result<std::ops::Range<u64>, String> {
+/// Does it to a sealed segment or to the index; the positions that it can have cost. What came after the last one that
+/// was `listed` is let alone: nobody could tell that it is gone.
+fn spoil(bench: &mut Bench<'_>, kind: Found, listed: u64) -> Result<std::ops::Range<u64>, String> {
     let failed = |error: std::io::Error| error.to_string();
     let journal = bench.mounted.path().join("store/journal");
-    let sealed = segments(&journal);
+    let sealed: Vec<_> = segments(&journal).into_iter().filter(|(.., end)| *end <= listed).collect();
     if sealed.is_empty() {
-        return Err("no segment is sealed".into());
+        return Err("no segment is sealed and known".into());
     }
     let (path, first, end) = sealed[bench.world.rng.below(sealed.len() as u64) as usize].clone();
     let length = fs::metadata(&path).map_err(failed)?.len();
@@ -232,12 +234,13 @@ fn restored(form: &Form) -> Result<Row, String> {
     let mut acknowledged = 0;
     for round in 0..rounds {
         bench.world.posted(100, PATIENCE)?;
+        // Of what the copy will hold; what comes after this may be in it too.
+        let kept = ids(&list(&bench.world.daemon)?);
         bench.world.kill()?;
         let then = segments(&store.join("journal")).len();
         let copy = backup.path().join(round.to_string());
         copy_folder(&store, &copy)?;
         bench.start()?;
-        let kept = ids(&list(&bench.world.daemon)?);
         bench.world.posted(100, PATIENCE)?;
         bench.world.kill()?;
         // The index is now and then the newer one: it speaks of records that the journal does not have.
@@ -250,8 +253,9 @@ fn restored(form: &Form) -> Result<Row, String> {
         bench.world.daemon.set_arguments(&["--restored"]);
         bench.start()?;
         bench.world.daemon.set_arguments(&[]);
-        let listed = list(&bench.world.daemon)?;
-        if !kept.is_subset(&ids(&listed)) {
+        let before = bench.world.senders.record().acknowledged;
+        let listed = ids(&list(&bench.world.daemon)?);
+        if !kept.is_subset(&listed) {
             return Err(format!("something of the copy is not there ({then} segments)"));
         }
         if bench.world.daemon.ask("/api/v1/status")["store"]["restored"] != true {
@@ -259,14 +263,22 @@ fn restored(form: &Form) -> Result<Row, String> {
         }
         bench.world.posted(60, PATIENCE)?;
         let newest = list(&bench.world.daemon)?;
-        let told = newest.iter().filter(|item| !kept.contains(item["id"].as_str().unwrap_or_default()));
-        if let Some(item) = told.clone().find(|item| item["verdict"] == "fulfil" || item["verdict"] == "compare") {
+        let mut told = newest.iter().filter(|item| !listed.contains(item["id"].as_str().unwrap_or_default()));
+        if let Some(item) = told.find(|item| item["verdict"] == "fulfil" || item["verdict"] == "compare") {
             return Err(format!("a restored store tells a payment to be booked: {item}"));
         }
         if bench.damage() != 0.0 {
             return Err("a copy is no damage".into());
         }
-        acknowledged += kept.len() as u64 + told.count() as u64;
+        // From here on an acknowledgement is an obligation again.
+        let record = bench.world.senders.record();
+        let stored: BTreeSet<_> = list(&bench.world.daemon)?.iter().map(crate::world::name_in).collect();
+        let since: Vec<_> = record.acknowledged.difference(&before).collect();
+        let mut sent = record.sent.iter().filter(|claim| since.contains(&&claim.number));
+        if let Some(claim) = sent.find(|claim| !stored.contains(&claim.name)) {
+            return Err(format!("{} was acknowledged after the copy was restored, and is not there", claim.name));
+        }
+        acknowledged = kept.len() as u64 + since.len() as u64;
         bench.world.kill()?;
         bench.world.daemon.set_arguments(&["--restored-ended"]);
         bench.start()?;

@@ -82,6 +82,11 @@ impl Senders {
         lock(&self.inner.record).acknowledged.len() as u64
     }
 
+    /// What was posted and acknowledged so far.
+    pub fn record(&self) -> Record {
+        lock(&self.inner.record).clone()
+    }
+
     /// How many posts had no answer of success so far.
     pub fn again(&self) -> u64 {
         lock(&self.inner.record).again

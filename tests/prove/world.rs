@@ -254,6 +254,7 @@ fn stored_as(daemon: &Daemon, item: &Value, look: bool) -> Result<Option<Stored>
         let whole = daemon.admin_get(&format!("/api/v1/notifications/{}", text("id")));
         if whole.status != 200 {
             // Listed, and not there: the judge calls it lost unless it was destroyed.
+            crate::report::say(format!("{item} is listed, and is answered {whole:?}"));
             return Ok(None);
         }
         let whole = whole.json();
