@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::consumer::Message;
 use crate::disk::Faults;
 use crate::harness::eventually_within;
 use crate::http;
+use crate::judge::name_of;
 use crate::mount::Mounted;
 use crate::node;
 use crate::report::{Form, Row};
@@ -162,8 +164,16 @@ fn failing(form: &Form, kinds: &[Live]) -> Result<Row, String> {
     bench.world.faults = struck.values().sum();
     let Bench { world, mounted, clock } = bench;
     let mut history = world.end(rounds * kinds.len() as u64 * 3 / 4)?;
-    // Expectations that expired by a wrong clock say so.
-    history.sent.iter_mut().for_each(|claim| claim.expectation = None);
+    // Expectations that expired by a wrong clock say so; that there was one they still know.
+    for claim in history.sent.iter_mut().filter(|claim| claim.expectation == Some("unchecked")) {
+        claim.expectation = None;
+        let forgotten = |message: &&Message| {
+            message.event["data"]["expectation"] == "unregistered" && name_of(&message.event) == claim.name
+        };
+        if history.delivered.iter().any(|message| forgotten(&message)) {
+            return Err(format!("{}: its registration is forgotten", claim.name));
+        }
+    }
     drop((mounted, clock));
     let what = format!("{} ways to fail while it runs, clock too", kinds.len());
     Row::judged("disk", what, form, began, &history)

@@ -2,6 +2,7 @@
 //! descriptors, while senders post and the relay sends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -10,11 +11,14 @@ use quittance::failpoint::POINTS;
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::http;
+use crate::letters::{Letter, supply};
 use crate::node;
 use crate::report::{Form, Row, say};
 use crate::scene::{Scene, connected};
 use crate::world::{Plan, World, tail};
 
+/// Numbers that no sender comes to.
+const FAR: u64 = 100_000_000;
 /// Connections that starve it.
 const CROWD: usize = 600;
 
@@ -27,7 +31,7 @@ enum Fault {
     KillInAStart,
     /// SIGKILL where the code says so.
     Point(&'static str),
-    /// SIGTERM under load: it ends well and in time.
+    /// SIGTERM under load and in the middle of a request, which is answered: it ends well and in time.
     Term,
     /// SIGSTOP for longer than any time limit that somebody waits for, then SIGCONT.
     Freeze,
@@ -52,10 +56,17 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
     let (total, kinds) = (faults.len(), faults.iter().copied().collect::<BTreeSet<Fault>>());
     let mut struck: BTreeMap<Fault, u64> = BTreeMap::new();
     let mut missed: BTreeMap<Fault, u64> = BTreeMap::new();
+    let mut letters = supply(FAR).into_iter().flatten().filter(|letter| letter.claim.body.is_some());
+    let mut others = Vec::new();
     let mut at = 0;
     while let Some(fault) = faults.pop() {
         at += 1;
-        let hit = strike(&mut world, fault, form).map_err(|what| format!("{fault:?}, number {at}: {what}"))?;
+        let letter = letters.next().ok_or("nothing is signed any more")?;
+        let hit = strike(&mut world, fault, form, &letter);
+        let hit = hit.map_err(|what| format!("{fault:?}, number {at}: {what}"))?;
+        if fault == Fault::Term {
+            others.push(letter.claim);
+        }
         let count = if hit { &mut struck } else { &mut missed };
         *count.entry(fault).or_default() += 1;
         if !hit && missed[&fault] < 4 {
@@ -75,7 +86,7 @@ pub fn run(form: &Form) -> Result<Vec<Row>, String> {
     let kills = struck.iter().filter(|(fault, _)| matches!(fault, Fault::Kill | Fault::KillInAStart | Fault::Point(_)));
     let kills: u64 = kills.map(|(_, times)| times).sum();
     world.faults = struck.values().sum();
-    let history = world.end(form.pick(28, 1_050))?;
+    let history = world.end_with(others, form.pick(28, 1_050))?;
     let what = format!("{kills} SIGKILLs, {} kinds of fault", struck.len());
     Ok(vec![Row::judged("process", what, form, began, &history)?])
 }
@@ -96,8 +107,8 @@ fn plan_of(form: &Form, world: &mut World<'_>) -> Vec<Fault> {
     faults
 }
 
-/// Whether it really struck. The daemon runs before and after.
-fn strike(world: &mut World<'_>, fault: Fault, form: &Form) -> Result<bool, String> {
+/// Whether it really struck. The daemon runs before and after. `letter` is one that nobody has posted.
+fn strike(world: &mut World<'_>, fault: Fault, form: &Form, letter: &Letter) -> Result<bool, String> {
     match fault {
         Fault::Kill => {
             // Now and then nothing was acknowledged since the last one: also that is a moment.
@@ -117,19 +128,33 @@ fn strike(world: &mut World<'_>, fault: Fault, form: &Form) -> Result<bool, Stri
             Ok(true)
         }
         Fault::Point(point) => at_point(world, point),
-        Fault::Term => {
-            std::thread::sleep(Duration::from_millis(world.rng.between(0, 150)));
-            let status = world.daemon.stop();
-            if !status.success() {
-                return Err(format!("SIGTERM ended with {status}; it said:\n{}", tail(&world.daemon.log())));
-            }
-            world.start_again();
-            Ok(true)
-        }
+        Fault::Term => terminate(world, letter).map(|()| true),
         Fault::Freeze => freeze(world, form),
         Fault::Memory => starve_memory(world),
         Fault::Descriptors => starve_descriptors(world),
     }
+}
+
+/// SIGTERM while a request has come in part: what has begun is answered, and the process ends well and in time.
+fn terminate(world: &mut World<'_>, letter: &Letter) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let (first, rest) = letter.request.split_at(letter.request.len() - 20);
+    let mut stream = http::connect(world.daemon.public).map_err(failed)?;
+    stream.write_all(first).map_err(failed)?;
+    // What was sent after it was read: so was it.
+    world.posted(4, Duration::from_secs(30))?;
+    world.daemon.sigterm();
+    stream.write_all(rest).map_err(failed)?;
+    let answer = http::read_answer(&mut stream).map_err(failed)?;
+    if !letter.is_acknowledged_by(&answer) {
+        return Err(format!("what was begun before SIGTERM is answered {answer:?}"));
+    }
+    let status = world.daemon.wait_for_end(Duration::from_secs(15));
+    if !status.success() {
+        return Err(format!("SIGTERM ended with {status}; it said:\n{}", tail(&world.daemon.log())));
+    }
+    world.start_again();
+    Ok(())
 }
 
 fn at_point(world: &mut World<'_>, point: &'static str) -> Result<bool, String> {
@@ -201,7 +226,7 @@ fn starve_memory(world: &mut World<'_>) -> Result<bool, String> {
     for _ in 0..CROWD {
         let Ok(mut stream) = TcpStream::connect(world.daemon.public) else { break };
         let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-        let _ = std::io::Write::write_all(&mut stream, &[&head[..end], &body[..]].concat());
+        let _ = stream.write_all(&[&head[..end], &body[..]].concat());
         crowd.push(stream);
         if world.daemon.has_ended().is_some() {
             break;
