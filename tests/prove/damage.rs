@@ -14,10 +14,11 @@ use serde_json::Value;
 
 use crate::disk_faults::{Bench, PATIENCE};
 use crate::harness::Daemon;
+use crate::judge::Name;
 use crate::node;
 use crate::report::{Form, Row, say};
 use crate::scene::{Scene, connected};
-use crate::world::{list, tail};
+use crate::world::{list, name_in, tail};
 
 /// Between two posts of a sender. All that is kept is looked at after each fault, so it must not grow with the time alone.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -83,7 +84,7 @@ fn damaged(form: &Form, kinds: &[Found]) -> Result<Row, String> {
     bench.world.faults = faults;
     let Bench { world, mounted, clock } = bench;
     let mut history = world.end(rounds * kinds.len() as u64)?;
-    let gone: BTreeSet<_> = destroyed.iter().filter_map(|event| events.get(event)).map(crate::world::name_in).collect();
+    let gone: BTreeSet<_> = destroyed.iter().filter_map(|event| events.get(event)).map(name_in).collect();
     history.destroyed = history.sent.iter().filter(|c| gone.contains(&c.name)).map(|claim| claim.number).collect();
     drop((mounted, clock));
     let what = format!("{} kinds of damage found by a start", kinds.len());
@@ -270,12 +271,14 @@ fn restored(form: &Form) -> Result<Row, String> {
         if bench.damage() != 0.0 {
             return Err("a copy is no damage".into());
         }
-        // From here on an acknowledgement is an obligation again.
+        // From here on an acknowledgement is an obligation again. What it says may be another thing: a registration that
+        // the copy does not have no longer proves a return.
         let record = bench.world.senders.record();
-        let stored: BTreeSet<_> = list(&bench.world.daemon)?.iter().map(crate::world::name_in).collect();
+        let of = |name: Name| (name.source, name.order, name.transaction);
+        let stored: BTreeSet<_> = list(&bench.world.daemon)?.iter().map(|item| of(name_in(item))).collect();
         let since: Vec<_> = record.acknowledged.difference(&before).collect();
         let mut sent = record.sent.iter().filter(|claim| since.contains(&&claim.number));
-        if let Some(claim) = sent.find(|claim| !stored.contains(&claim.name)) {
+        if let Some(claim) = sent.find(|claim| !stored.contains(&of(claim.name.clone()))) {
             return Err(format!("{} was acknowledged after the copy was restored, and is not there", claim.name));
         }
         acknowledged = kept.len() as u64 + since.len() as u64;
