@@ -16,13 +16,16 @@ use crate::rng::{Rng, base_seed};
 const SENDERS: u64 = 6;
 
 /// What happened in a life.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub cuts: u64,
     pub cuts_in_a_start: u64,
     pub kills: u64,
     pub acknowledged: u64,
     pub repeats: u64,
+    /// Segments that were begun, and notifications whose bodies went, by the end.
+    pub segments: u64,
+    pub retired: u64,
 }
 
 impl Tally {
@@ -33,6 +36,8 @@ impl Tally {
         self.kills += other.kills;
         self.acknowledged += other.acknowledged;
         self.repeats += other.repeats;
+        self.segments += other.segments;
+        self.retired += other.retired;
     }
 }
 
@@ -149,8 +154,11 @@ impl Life<'_> {
         }
         let listed = once(daemon.list()?.iter(), sent, "listed")?;
         missing(&acknowledged, &listed, "in the list of notifications")?;
+        let files = std::fs::read_dir(self.mounted.path().join("store/journal")).map_err(|error| error.to_string())?;
+        self.tally.segments = files.count() as u64;
         let feed = daemon.feed()?;
         let told = once(feed.iter().map(|event| &event["data"]), sent, "in the feed")?;
+        self.tally.retired = listed.difference(&told).count() as u64;
         if !self.retires {
             missing(&acknowledged, &told, "in the feed")?;
         }

@@ -60,12 +60,16 @@ fn in_mode(form: &Form, mode: Mode) -> Result<Row, String> {
         let tally = life(mode, form.seed + at * 3 + mode as u64, cuts, at % 2 == 1);
         sum.add(&tally);
         if form.long {
-            say(format!("{mode:?}: {} power cuts, {} acknowledged", sum.cuts, sum.acknowledged));
+            let Tally { cuts, acknowledged, segments, retired, .. } = sum;
+            say(format!(
+                "{mode:?}: {cuts} power cuts, {acknowledged} acknowledged, {segments} segments, {retired} retired"
+            ));
         }
     }
     let enough = cuts * lives;
-    if sum.cuts < enough || sum.acknowledged < 10 {
-        return Err(format!("too little happened: {} power cuts, {} acknowledged", sum.cuts, sum.acknowledged));
+    // Each life has one segment at least; bodies go in every second one, where it lasts long enough.
+    if sum.cuts < enough || sum.acknowledged < 10 || sum.segments <= lives || (form.long && sum.retired == 0) {
+        return Err(format!("too little happened: {sum:?}"));
     }
     let what = format!("daemon, {mode:?}: {} cuts, {} in a start, {} kills", sum.cuts, sum.cuts_in_a_start, sum.kills);
     Ok(Row {
