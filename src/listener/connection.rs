@@ -205,6 +205,7 @@ impl<B> Tracked<B> {
     pub fn new(body: B, watch: Watch) -> Self {
         Self::traced(body, watch, Receiving::untold())
     }
+
     /// The same with the request's trace.
     pub fn traced(body: B, watch: Watch, receiving: Receiving) -> Self {
         watch.answering();

@@ -2,7 +2,7 @@
 //!
 //! What the journal could not sync ends the process, which says so; whatever else the disk refuses it lives through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::ExitStatus;
 use std::thread::sleep;
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::consumer::Message;
 use crate::disk::Faults;
 use crate::harness::eventually_within;
 use crate::http;
@@ -165,12 +164,12 @@ fn failing(form: &Form, kinds: &[Live]) -> Result<Row, String> {
     let Bench { world, mounted, clock } = bench;
     let mut history = world.end(rounds * kinds.len() as u64 * 3 / 4)?;
     // Expectations that expired by a wrong clock say so; that there was one they still know.
+    let unregistered =
+        history.delivered.iter().filter(|message| message.event["data"]["expectation"] == "unregistered");
+    let unregistered: BTreeSet<_> = unregistered.map(|message| name_of(&message.event)).collect();
     for claim in history.sent.iter_mut().filter(|claim| claim.expectation == Some("unchecked")) {
         claim.expectation = None;
-        let forgotten = |message: &&Message| {
-            message.event["data"]["expectation"] == "unregistered" && name_of(&message.event) == claim.name
-        };
-        if history.delivered.iter().any(|message| forgotten(&message)) {
+        if unregistered.contains(&claim.name) {
             return Err(format!("{}: its registration is forgotten", claim.name));
         }
     }
